@@ -1,0 +1,1 @@
+"""One Pulumi component for each part of the platform, and the words they share. No component imports another one."""

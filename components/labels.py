@@ -1,0 +1,32 @@
+"""Names and labels of everything that Groundwork makes. They are immutable on a live StatefulSet or Deployment: change nothing here without an alias.
+
+https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/
+"""
+
+from __future__ import annotations
+
+from pulumi_kubernetes import meta
+
+from components.contracts import Placement
+
+NAME = "app.kubernetes.io/name"
+INSTANCE = "app.kubernetes.io/instance"
+PART_OF = "app.kubernetes.io/part-of"
+MANAGED_BY = "app.kubernetes.io/managed-by"
+
+CONTENT_HASH = "groundwork/content-hash"  # pod annotation: pods roll when what they mount changes
+
+
+def selector(name: str, stack: str) -> dict[str, str]:
+    """The labels that pick the pods of one workload of one stack."""
+    return {NAME: name, INSTANCE: stack}
+
+
+def labels(name: str, stack: str) -> dict[str, str]:
+    """The labels of every object of a workload."""
+    return {**selector(name, stack), PART_OF: "groundwork", MANAGED_BY: "pulumi"}
+
+
+def metadata(object_name: str, workload: str, at: Placement) -> meta.v1.ObjectMetaArgs:
+    """Metadata of the namespaced object `object_name` that belongs to `workload`."""
+    return meta.v1.ObjectMetaArgs(name=object_name, namespace=at.namespace, labels=labels(workload, at.stack))

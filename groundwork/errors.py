@@ -1,0 +1,67 @@
+"""Everything that can go wrong with the platform, one type each. Every error is a `PlatformError` whose message says what to do."""
+
+from __future__ import annotations
+
+
+class PlatformError(Exception):
+    """The root of all errors of the runtime."""
+
+
+class InvalidSettings(PlatformError):
+    """A setting has a value that cannot work; the message names the key, the value and the fix."""
+
+
+class BackendUnavailable(PlatformError):
+    """The registry's or configuration's back end cannot be reached or has no leader. Not the same as "nothing there"."""
+
+
+class DeadlineExceeded(BackendUnavailable):
+    """The back end did not answer within the deadline."""
+
+
+class PermissionDenied(PlatformError):
+    """The credentials do not allow the operation, or an answer was filtered by an access list."""
+
+
+class NotFound(PlatformError):
+    """A successful answer says that the thing does not exist."""
+
+
+class ServiceUnknown(NotFound):
+    """No instance of the service was ever seen."""
+
+
+class InstanceUnknown(NotFound):
+    """The instance is not registered (any more): register it again."""
+
+
+class Conflict(PlatformError):
+    """The write lost against another one; read again and retry."""
+
+
+class InstanceConflict(Conflict):
+    """The instance id is registered by another owner or with another body."""
+
+
+class InvalidConfig(PlatformError):
+    """A configuration value cannot be used; the generation before it stays in force."""
+
+
+class InvalidRequest(PlatformError):
+    """An argument has a value that cannot work; the message names the field, the value and the fix."""
+
+
+class AddressNotAllowed(InvalidRequest):
+    """The address or path of a health check is outside what the policy allows."""
+
+
+class PayloadTooLarge(InvalidRequest):
+    """The value is larger than the back end keeps."""
+
+
+class NoInstances(PlatformError):
+    """The service is known, but no instance can be picked now."""
+
+
+class StaleData(PlatformError):
+    """The last known good answer is older than the caller accepts."""

@@ -1,0 +1,200 @@
+"""The one schema of `settings.json`, which the platform mounts into every service. Environment variables override it.
+
+The file holds nothing secret: credentials lie beside it as files, in the folders that the settings name, and are read at the
+time of use, so that a rotation needs no new settings. `PLATFORM_REDIS__HOST=...` overrides `redis.host`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, JsonConfigSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from groundwork.errors import InvalidSettings
+
+MOUNT = Path("/run/groundwork")
+SETTINGS_FILE_VARIABLE = "PLATFORM_SETTINGS_FILE"
+HTTP_PORT = 8000
+METRICS_PORT = 9000
+
+ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]  # an RFC 1123 label
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Engine(_Section):
+    """What all engines have: an address, the CA to verify it with, a folder with `username` and `password`.
+
+    `ca` None means no TLS: for a server on the developer's own machine. `required` decides the service's readiness.
+    """
+
+    host: str
+    port: Port
+    ca: Path | None = None
+    credentials: Path | None = None
+    required: bool = True
+
+    def credential(self) -> tuple[str, SecretStr]:
+        """User name and password as they are on disk now.
+
+        Raises InvalidSettings where a file is missing.
+        """
+        if self.credentials is None:
+            return "", SecretStr("")
+        return read_secret(self.credentials / "username").get_secret_value(), read_secret(self.credentials / "password")
+
+
+class PostgresSettings(_Engine):
+    """The service's database."""
+
+    port: Port = 5432
+    database: str
+
+
+class RedisSettings(_Engine):
+    """The service's share of Redis: every key it uses begins with `key_prefix`."""
+
+    port: Port = 6379
+    key_prefix: str = ""
+
+
+class RabbitmqSettings(_Engine):
+    """The service's virtual host on RabbitMQ."""
+
+    port: Port = 5671
+    vhost: str = "/"
+
+
+class ConsulSettings(_Section):
+    """Consul's HTTP API, as a full URL, and the file with the service's token (read again when it changes)."""
+
+    address: str
+    ca: Path | None = None
+    token_file: Path | None = None
+    required: bool = False
+
+    @field_validator("address")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("must be a URL such as https://consul:8501")
+        return value.rstrip("/")
+
+
+class RegistrySettings(_Section):
+    """The registry's REST API and the file with the token that proves who the caller is (a projected ServiceAccount token)."""
+
+    url: str
+    token_file: Path | None = None
+
+
+class IssuerSettings(_Section):
+    """One issuer whose tokens the APIs accept. `jwks_token_file` is presented to the key set's URL (a cluster's API server wants one).
+
+    `scopes` are granted to every valid token of the issuer, for issuers that put none into their tokens (ServiceAccount tokens).
+    """
+
+    issuer: str
+    jwks_url: str
+    audience: str
+    jwks_ca: Path | None = None
+    jwks_token_file: Path | None = None
+    scopes: tuple[str, ...] = ()
+
+
+class AuthSettings(_Section):
+    """Whose tokens are accepted. No issuer means that authentication is off, which profile `prod` refuses."""
+
+    issuers: tuple[IssuerSettings, ...] = ()
+
+
+class Settings(BaseSettings):
+    """Everything a service must know at start. Read it with `load()`."""
+
+    model_config = SettingsConfigDict(env_prefix="PLATFORM_", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    service: ServiceName
+    profile: Literal["dev", "prod"] = "dev"
+    instance_id: str = Field(default_factory=socket.gethostname)
+    address: str = "127.0.0.1"
+    http_port: Port = HTTP_PORT
+    metrics_port: Port = METRICS_PORT
+    version: str = "0"
+    zone: str = ""
+    tags: tuple[str, ...] = ()
+    backend: Literal["memory", "consul"] | None = None
+    registry: RegistrySettings | None = None
+    consul: ConsulSettings | None = None
+    postgres: PostgresSettings | None = None
+    redis: RedisSettings | None = None
+    rabbitmq: RabbitmqSettings | None = None
+    auth: AuthSettings = AuthSettings()
+    config_prefix: str = "config/"
+    ttl_seconds: Annotated[float, Field(gt=0)] = 30.0
+    deregister_after_seconds: Annotated[float, Field(ge=60)] = 1800.0
+    drain_seconds: Annotated[float, Field(ge=0)] = 5.0
+    max_stale_seconds: Annotated[float, Field(gt=0)] = 10.0
+    check_timeout_seconds: Annotated[float, Field(gt=0)] = 1.0
+    check_ttl_seconds: Annotated[float, Field(gt=0)] = 5.0
+    allowed_cidrs: tuple[str, ...] = ()
+    rate_limit_per_second: Annotated[float, Field(gt=0)] = 50.0
+    max_body_bytes: Annotated[int, Field(gt=0)] = 64 * 1024
+    health_details: Literal["never", "authorized", "always"] | None = None
+    snapshot_file: Path | None = None
+    secrets_dir: Path | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.backend == "consul" and self.consul is None:
+            raise ValueError("backend is `consul` but `consul.address` is not set: set it, or backend to `memory`")
+        if self.profile == "prod" and self.backend == "memory":
+            raise ValueError("backend is `memory` in profile `prod`, where it would lose every registration: configure `consul`")
+        return self
+
+    @property
+    def effective_backend(self) -> Literal["memory", "consul"]:
+        """The back end in use: Consul where one is configured, else the embedded one."""
+        return self.backend or ("consul" if self.consul else "memory")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments win over the environment, which wins over the file."""
+        file = Path(os.environ.get(SETTINGS_FILE_VARIABLE, str(MOUNT / "settings.json")))
+        return init_settings, env_settings, JsonConfigSettingsSource(settings_cls, json_file=file if file.is_file() else None)
+
+
+def load(**overrides: object) -> Settings:
+    """The settings of this process: `overrides`, then environment, then the mounted file.
+
+    Raises InvalidSettings that names each bad key and what is wrong with it, never a value.
+    """
+    try:
+        return Settings(**overrides)  # pyright: ignore[reportArgumentType]
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(str(part) for part in e['loc']) or 'settings'}: {e['msg']}" for e in error.errors(include_input=False))
+        raise InvalidSettings(f"{problems}. Set it in {SETTINGS_FILE_VARIABLE} or by an environment variable PLATFORM_<KEY>") from None
+
+
+def read_secret(path: Path) -> SecretStr:
+    """A mounted secret, without the newline at its end.
+
+    Raises InvalidSettings where it cannot be read.
+    """
+    try:
+        return SecretStr(path.read_text().removesuffix("\n"))
+    except OSError as error:
+        raise InvalidSettings(f"secret file {path} cannot be read ({error.strerror}): is the Secret mounted?") from None
