@@ -118,9 +118,7 @@ def scratch(name: str, path: str, mib: int) -> Mount:
     return Mount(volume, path, read_only=False)
 
 
-def from_secret(
-    name: str, path: str, secret: pulumi.Input[str], *, keys: Mapping[str, str] | None = None, mode: int = 0o440
-) -> Mount:
+def from_secret(name: str, path: str, secret: pulumi.Input[str], *, keys: Mapping[str, str] | None = None, mode: int = 0o440) -> Mount:
     """A Secret as files; `keys` picks and renames them. The pod's group reads them (mode 0440)."""
     items = None if keys is None else [core.v1.KeyToPathArgs(key=key, path=file) for key, file in keys.items()]
     return Mount(core.v1.VolumeArgs(name=name, secret=core.v1.SecretVolumeSourceArgs(secret_name=secret, default_mode=mode, items=items)), path)
@@ -139,8 +137,7 @@ def volumes(mounts: Sequence[Mount]) -> list[core.v1.VolumeArgs]:
 def volume_mounts(mounts: Sequence[Mount]) -> list[core.v1.VolumeMountArgs]:
     """The container's side of `mounts`."""
     return [
-        core.v1.VolumeMountArgs(name=mount.volume.name, mount_path=mount.path, read_only=mount.read_only, sub_path=mount.sub_path)
-        for mount in mounts
+        core.v1.VolumeMountArgs(name=mount.volume.name, mount_path=mount.path, read_only=mount.read_only, sub_path=mount.sub_path) for mount in mounts
     ]
 
 

@@ -173,6 +173,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments win over the environment, which wins over the file."""
+        del dotenv_settings, file_secret_settings  # secrets are files that are read at the time of use
         file = Path(os.environ.get(SETTINGS_FILE_VARIABLE, str(MOUNT / "settings.json")))
         return init_settings, env_settings, JsonConfigSettingsSource(settings_cls, json_file=file if file.is_file() else None)
 
