@@ -85,6 +85,18 @@ class Outside:
 
 
 @dataclass(frozen=True)
+class ClusterPods:
+    """Pods of the cluster that are not the stack's, such as its DNS servers, by namespace and labels."""
+
+    name: str
+    namespace: str
+    labels: tuple[tuple[str, str], ...]
+
+
+Peer = Workload | Outside | ClusterPods
+
+
+@dataclass(frozen=True)
 class Edge:
     """`client` opens connections to `server` on `port`: declared once, and everything that allows or shows it is derived from it.
 
@@ -92,8 +104,8 @@ class Edge:
     `required` says whether the client can do its work without the server: it decides the client's readiness.
     """
 
-    client: Workload | Outside
-    server: Workload | Outside
+    client: Peer
+    server: Peer
     port: int
     tls: bool
     protocol: Protocol = Protocol.TCP
