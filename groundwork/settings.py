@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, JsonConfigSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from groundwork.errors import InvalidSettings
@@ -73,11 +74,16 @@ class RabbitmqSettings(_Engine):
 
 
 class ConsulSettings(_Section):
-    """Consul's HTTP API, as a full URL, and the file with the service's token (read again when it changes)."""
+    """Consul's HTTP API, as a full URL, and the file with the service's token (read again when it changes).
+
+    `client_cert` and `client_key` are our side of mutual TLS, for a Consul that asks for it.
+    """
 
     address: str
     ca: Path | None = None
     token_file: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
     required: bool = False
 
     @field_validator("address")
@@ -175,7 +181,33 @@ class Settings(BaseSettings):
         """Arguments win over the environment, which wins over the file."""
         del dotenv_settings, file_secret_settings  # secrets are files that are read at the time of use
         file = Path(os.environ.get(SETTINGS_FILE_VARIABLE, str(MOUNT / "settings.json")))
-        return init_settings, env_settings, JsonConfigSettingsSource(settings_cls, json_file=file if file.is_file() else None)
+        consul = _ConsulVariables(settings_cls)
+        return init_settings, env_settings, JsonConfigSettingsSource(settings_cls, json_file=file if file.is_file() else None), consul
+
+
+class _ConsulVariables(PydanticBaseSettingsSource):
+    """Consul's own variables, as its command line reads them, where nothing else says where Consul is."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[object, str, bool]:
+        """The section `consul`, whole."""
+        del field
+        address = os.environ.get("CONSUL_HTTP_ADDR")
+        if field_name != "consul" or not address or self.current_state.get("consul"):
+            return None, field_name, False
+        if "://" not in address:
+            tls = os.environ.get("CONSUL_HTTP_SSL", "").lower() in {"1", "true"}
+            address = f"{'https' if tls else 'http'}://{address}"
+        files = {
+            "ca": "CONSUL_CACERT",
+            "token_file": "CONSUL_HTTP_TOKEN_FILE",
+            "client_cert": "CONSUL_CLIENT_CERT",
+            "client_key": "CONSUL_CLIENT_KEY",
+        }
+        return {"address": address} | {key: os.environ[variable] for key, variable in files.items() if os.environ.get(variable)}, field_name, False
+
+    def __call__(self) -> dict[str, object]:
+        value, _, _ = self.get_field_value(self.settings_cls.model_fields["consul"], "consul")
+        return {} if value is None else {"consul": value}
 
 
 def load(**overrides: object) -> Settings:

@@ -1,0 +1,1 @@
+"""Where registrations and configuration are kept: the embedded memory or Consul."""
