@@ -1,4 +1,6 @@
-"""The metrics of the runtime, by the names that dashboards and alerts use. One `Metrics` per process, nothing global."""
+"""The metrics of the runtime's own parts. One `Metrics` per process, nothing global; the Consul client, discovery and configuration
+add theirs to its `registry`.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +27,6 @@ class Metrics:
             "http_request_seconds", "Time to answer an HTTP request", ("method", "route", "code"), buckets=_FAST, registry=r
         )
         self.http_in_flight = Gauge("http_in_flight", "HTTP requests being answered", registry=r)
-        self.consul_request_seconds = Histogram(
-            "consul_request_seconds", "Time of a request to Consul, blocking reads excepted", ("op", "code"), buckets=_FAST, registry=r
-        )
-        self.watch_lag_seconds = Gauge("watch_lag_seconds", "Seconds since Consul last answered the watch", ("query",), registry=r)
-        self.watch_resets_total = Counter("watch_resets_total", "Times a watch began again because Consul's index fell", registry=r)
-        self.snapshot_age_seconds = Gauge("snapshot_age_seconds", "Age of the last good answer about a service", ("service",), registry=r)
-        self.lb_picks_total = Counter("lb_picks_total", "Instances picked by the balancer", ("service", "strategy"), registry=r)
-        self.lb_ejected = Gauge("lb_ejected", "Instances that the balancer leaves out now", ("service",), registry=r)
-        self.config_generation = Gauge("config_generation", "Generation of the configuration in force", registry=r)
-        self.config_rejected_total = Counter("config_rejected_total", "Configuration values refused; the ones before stay in force", registry=r)
         self.health_check_status = Gauge("health_check_status", "State of a check: 0 pass, 1 warn, 2 fail", ("check",), registry=r)
         self.event_loop_lag_seconds = Gauge("event_loop_lag_seconds", "How late the event loop ran a timer, the last time", registry=r)
         self.registrations = Gauge("registrations", "Instances in the registry", ("status",), registry=r)
