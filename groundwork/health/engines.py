@@ -82,7 +82,7 @@ class RedisCheck:
         if client is None:
             client = engines.redis_client(self._settings, timeout=self._timeout, single_connection=True)
         try:
-            await client.ping()
+            await client.ping()  # pyright: ignore[reportUnknownMemberType] - its **kwargs have no type
         except BaseException:
             await asyncio.shield(client.aclose())
             raise
