@@ -113,6 +113,7 @@ class IssuerSettings(_Section):
     jwks_ca: Path | None = None
     jwks_token_file: Path | None = None
     scopes: tuple[str, ...] = ()
+    namespaces: tuple[str, ...] = ()  # whose ServiceAccounts own the service of their name; empty: those of any namespace
 
 
 class AuthSettings(_Section):
