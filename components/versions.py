@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 
+GROUNDWORK = "0.1.0"  # the version of everything in this repository
+
 KUBERNETES_SUPPORTED = ("1.34", "1.35", "1.36")
 KUBERNETES_PROVEN = "1.34"
 POD_SECURITY_VERSION = "v1.34"  # the oldest supported one: its rules exist on every supported cluster

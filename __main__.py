@@ -1,0 +1,5 @@
+"""The Pulumi program: deploy the stack."""
+
+from stacks.platform import deploy
+
+deploy()
