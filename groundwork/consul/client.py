@@ -216,15 +216,15 @@ class _NodeServices(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 _KV = msgspec.json.Decoder(tuple[KvWire, ...])
-_SERVICE_ENTRIES = msgspec.json.Decoder(tuple[ServiceEntry, ...] | None)
+_SERVICE_ENTRIES: msgspec.json.Decoder[tuple[ServiceEntry, ...] | None] = msgspec.json.Decoder(tuple[ServiceEntry, ...] | None)
 _SERVICE_NAMES = msgspec.json.Decoder(dict[str, tuple[str, ...]])
-_NODE_SERVICES = msgspec.json.Decoder(_NodeServices | None)
-_CHECKS = msgspec.json.Decoder(tuple[CheckEntry, ...] | None)
+_NODE_SERVICES: msgspec.json.Decoder[_NodeServices | None] = msgspec.json.Decoder(_NodeServices | None)
+_CHECKS: msgspec.json.Decoder[tuple[CheckEntry, ...] | None] = msgspec.json.Decoder(tuple[CheckEntry, ...] | None)
 _STRING = msgspec.json.Decoder(str)
 _BOOL = msgspec.json.Decoder(bool)
 _TXN = msgspec.json.Decoder(TxnAnswer)
 _SESSION_ID = msgspec.json.Decoder(Session)
-_SESSIONS = msgspec.json.Decoder(tuple[Session, ...] | None)
+_SESSIONS: msgspec.json.Decoder[tuple[Session, ...] | None] = msgspec.json.Decoder(tuple[Session, ...] | None)
 
 
 def _decode(answer: Answer, decoder: msgspec.json.Decoder[T], op: str) -> T:
