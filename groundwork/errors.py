@@ -23,6 +23,10 @@ class PermissionDenied(PlatformError):
     """The credentials do not allow the operation, or an answer was filtered by an access list."""
 
 
+class NotOwner(PlatformError):
+    """The caller acts on a service that belongs to somebody else."""
+
+
 class NotFound(PlatformError):
     """A successful answer says that the thing does not exist."""
 

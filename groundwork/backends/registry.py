@@ -1,0 +1,47 @@
+"""What a back end must offer to the registry. The rules stand in `groundwork.registry`; a back end only stores, and never loses a race."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from groundwork.registry.models import Record, Stored
+
+
+class RegistryBackend(Protocol):
+    """Keeps records. Whoever discovers sees a record's instance from the moment its write returned, and never a part of a write.
+
+    Every method raises BackendUnavailable or PermissionDenied where it cannot do its work.
+    """
+
+    @property
+    def name(self) -> str:
+        """`memory` or `consul`."""
+        ...
+
+    async def get(self, service_id: str) -> Stored | None:
+        """The record as the leader has it; None where there is none."""
+        ...
+
+    async def list(self) -> tuple[Stored, ...]:
+        """All records, sorted by id."""
+        ...
+
+    async def create(self, record: Record) -> Stored:
+        """Store a new record. Raises Conflict where the id exists."""
+        ...
+
+    async def replace(self, known: Stored, record: Record) -> Stored:
+        """Store `record` over `known`. Raises Conflict where that has changed or is gone."""
+        ...
+
+    async def remove(self, known: Stored) -> None:
+        """Forget `known`. Raises Conflict where it has changed or is gone."""
+        ...
+
+    async def lead(self) -> bool:
+        """Whether this process is the one that ends leases now. Ask before each sweep."""
+        ...
+
+    async def close(self) -> None:
+        """Give back leadership. Never raises."""
+        ...

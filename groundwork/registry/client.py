@@ -1,0 +1,86 @@
+"""The registry's REST API as a service uses it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+
+from groundwork.discovery.models import Status
+from groundwork.errors import BackendUnavailable, DeadlineExceeded, InstanceConflict, InstanceUnknown, InvalidRequest, PermissionDenied
+from groundwork.registry.models import Registration
+from groundwork.settings import read_secret
+
+DEADLINE = 3.0  # seconds for a whole call
+WORDS = {Status.PASSING: "pass", Status.WARNING: "warn", Status.CRITICAL: "fail"}
+
+
+class _Problem(msgspec.Struct):
+    title: str = ""
+    detail: str = ""
+
+
+class RegistryClient:
+    """Registers instances over HTTP. `token_file` is read at every call, because a projected token is renewed in place."""
+
+    def __init__(self, url: str, *, token_file: Path | None = None) -> None:
+        self._url = url.rstrip("/")
+        self._token_file = token_file
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE))
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def register(self, wish: Registration) -> None:
+        """Register. Raises InstanceConflict where the id is taken, PermissionDenied, InvalidRequest, BackendUnavailable."""
+        await self._send("POST", "/api/v1/services/register", wish.model_dump(mode="json"))
+
+    async def heartbeat(self, service_id: str, status: Status) -> None:
+        """Renew the lease. Raises InstanceUnknown where the instance must register again."""
+        await self._send("PUT", f"/api/v1/services/{quote(service_id, safe='')}/heartbeat", {"status": WORDS.get(status, "fail")})
+
+    async def deregister(self, service_id: str) -> None:
+        """Forget the instance. Raises InstanceUnknown where it is not registered."""
+        await self._send("DELETE", f"/api/v1/services/{quote(service_id, safe='')}", None)
+
+    async def _send(self, method: str, path: str, body: object) -> None:
+        if self._session is None:
+            raise RuntimeError("use RegistryClient as `async with`")
+        headers: dict[str, str] = {}
+        if self._token_file is not None:
+            headers["Authorization"] = f"Bearer {read_secret(self._token_file).get_secret_value()}"
+        try:
+            async with self._session.request(method, self._url + path, json=body, headers=headers, allow_redirects=False) as response:
+                answer = await response.content.read(65536)
+                status = response.status
+        except TimeoutError:
+            raise DeadlineExceeded(f"registry {self._url} did not answer within {DEADLINE} s") from None
+        except aiohttp.ClientError as error:
+            raise BackendUnavailable(f"registry {self._url} cannot be reached ({type(error).__name__})") from error
+        if status < 300:
+            return
+        try:
+            problem = msgspec.json.decode(answer, type=_Problem)
+        except msgspec.MsgspecError:
+            problem = _Problem()
+        detail = f"registry answered {status} {problem.title}: {problem.detail}".rstrip(": ")
+        match status:
+            case 404:
+                raise InstanceUnknown(detail)
+            case 409:
+                raise InstanceConflict(detail)
+            case 401 | 403:
+                raise PermissionDenied(detail)
+            case _ if status < 500 and status not in {408, 429}:
+                raise InvalidRequest(detail)
+            case _:
+                raise BackendUnavailable(detail)
