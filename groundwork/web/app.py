@@ -41,6 +41,7 @@ def create_app(
         redoc_url=None,
         openapi_url="/openapi.json" if docs else None,
     )
+    app.state.guard = guard
     problem.install(app)
     app.add_middleware(BodyLimit, limit=body_limit)
     app.add_middleware(RequestContext, metrics=metrics, draining=lambda: health.state is State.DRAINING)  # added last: outermost

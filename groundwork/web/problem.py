@@ -64,6 +64,7 @@ class ProblemError(Exception):
 _KNOWN: tuple[tuple[type[errors.PlatformError], int, str, str], ...] = (
     (errors.InstanceConflict, 409, "instance-conflict", "Service ID already exists"),
     (errors.Conflict, 409, "conflict", "The write lost against another one"),
+    (errors.NotOwner, 403, "permission-denied", "Not the owner"),
     (errors.ServiceUnknown, 404, "service-unknown", "No such service"),
     (errors.InstanceUnknown, 404, "instance-unknown", "No such instance"),
     (errors.NotFound, 404, "not-found", "Not found"),

@@ -1,0 +1,1 @@
+"""The REST APIs of the platform: registration and discovery, configuration."""

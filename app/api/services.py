@@ -1,0 +1,249 @@
+"""Registration and discovery over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from random import Random
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
+from fastapi.responses import Response, StreamingResponse
+
+from app.api.events import Event, stream
+from app.api.models import Heartbeat, InstanceAnswer, Maintenance, Page, RegisteredAnswer, RegistrationAnswer, ServicesAnswer
+from groundwork.auth import Principal
+from groundwork.auth.principal import REGISTRY_READ, REGISTRY_WRITE
+from groundwork.discovery.client import DiscoveryClient, ServiceSnapshot
+from groundwork.discovery.models import Instance
+from groundwork.errors import InvalidRequest, NoInstances, ServiceUnknown
+from groundwork.health import HealthRegistry, State
+from groundwork.registry.models import Registration, ServiceId, Tag, seconds
+from groundwork.registry.service import ServiceRegistry
+from groundwork.settings import ServiceName
+from groundwork.web.guard import requires
+from groundwork.web.problem import responses
+
+PREFIX = "/api/v1/services"
+MAX_WAIT = 60.0  # seconds of a long poll
+STRATEGIES = ("random", "round_robin", "weighted_round_robin")
+LOCAL_STRATEGIES = ("least_connections", "p2c", "consistent_hash")  # need what only the caller's own process knows
+
+Name = Annotated[ServiceName, Path(description="the service's name")]
+Id = Annotated[ServiceId, Path(description="the instance's id")]
+
+
+Reader = Annotated[Principal, Depends(requires(REGISTRY_READ))]
+Writer = Annotated[Principal, Depends(requires(REGISTRY_WRITE))]
+Beating = Annotated[Principal, Depends(requires(REGISTRY_WRITE, lane="heartbeat"))]
+
+
+@dataclass(frozen=True, slots=True)
+class ServicesApi:
+    """What the routes work on."""
+
+    registry: ServiceRegistry
+    discovery: DiscoveryClient
+    health: HealthRegistry
+    turns: dict[str, int] = field(default_factory=dict[str, int])  # of round robin, by service
+
+
+def _api(request: Request) -> ServicesApi:
+    return cast("ServicesApi", request.app.state.services)
+
+
+Api = Annotated[ServicesApi, Depends(_api)]
+RANDOM = Random()  # noqa: S311 - spreads load, no secret
+router = APIRouter(prefix=PREFIX, tags=["Services"])
+
+
+def mount(app: FastAPI, api: ServicesApi) -> None:
+    """Serve the routes under `/api/v1/services` on `app`."""
+    app.state.services = api
+    app.include_router(router)
+
+
+@router.post(
+    "/register",
+    status_code=201,
+    response_model=RegisteredAnswer,
+    responses={
+        200: {"model": RegisteredAnswer, "description": "The same instance was registered already"},
+        **responses(400, 401, 403, 408, 409, 413, 429, 503),
+    },
+    summary="Register an instance",
+)
+async def register(wish: Registration, api: Api, caller: Writer, response: Response) -> RegisteredAnswer:
+    outcome = await api.registry.register(wish, caller)
+    path = f"{PREFIX}/{wish.service_id}"
+    response.headers["Location"] = path
+    response.status_code = 201 if outcome.created else 200
+    return RegisteredAnswer.of(outcome.stored, path)
+
+
+@router.put("/{service_id}/heartbeat", status_code=204, responses=responses(400, 401, 403, 404, 408, 413, 429, 503), summary="Renew the lease")
+async def heartbeat(service_id: Id, api: Api, caller: Beating, body: Heartbeat | None = None) -> None:
+    await api.registry.heartbeat(service_id, (body or Heartbeat()).health, caller)
+
+
+@router.put(
+    "/{service_id}/maintenance",
+    status_code=204,
+    responses=responses(400, 401, 403, 404, 408, 413, 429, 503),
+    summary="Take it out of service or back in",
+)
+async def maintenance(service_id: Id, api: Api, caller: Writer, body: Maintenance) -> None:
+    await api.registry.maintenance(service_id, (body.reason or "maintenance") if body.enabled else None, caller)
+
+
+@router.delete("/{service_id}", status_code=204, responses=responses(400, 401, 403, 404, 408, 413, 429, 503), summary="Deregister an instance")
+async def deregister(service_id: Id, api: Api, caller: Writer) -> None:
+    await api.registry.deregister(service_id, caller)
+
+
+@router.get("", response_model=Page, response_model_exclude_none=True, responses=responses(400, 401, 403, 429, 503), summary="Everything registered")
+async def listed(
+    api: Api, _caller: Reader, limit: Annotated[int, Query(ge=1, le=1000)] = 100, after: Annotated[str, Query(max_length=128)] = ""
+) -> Page:
+    rest = [stored for stored in await api.registry.instances() if stored.record.service_id > after]
+    page = rest[:limit]
+    following = page[-1].record.service_id if len(rest) > limit else None
+    return Page(services=[RegistrationAnswer.of(stored) for stored in page], next=following)
+
+
+@router.get(
+    "/discover/{service_name}",
+    response_model=ServicesAnswer,
+    responses={304: {"description": "Nothing changed since the ETag"}, **responses(400, 401, 403, 404, 429, 503)},
+    summary="The instances of a service; with `index` waits for a change",
+)
+async def discover(
+    service_name: Name,
+    request: Request,
+    api: Api,
+    _caller: Reader,
+    *,
+    healthy_only: bool = True,
+    tags: Annotated[list[Tag], Query(max_length=16)] = [],  # noqa: B006 - FastAPI copies it
+    zone: Annotated[str, Query(max_length=128)] = "",
+    index: Annotated[int | None, Query(ge=0, le=2**63 - 1, description="wait until the index differs from this one")] = None,
+    wait: Annotated[str, Query(max_length=12, description="for how long, such as 30s")] = "30s",
+) -> Response:
+    snapshot = await _snapshot(api, service_name)
+    if index is not None and snapshot.index == index:
+        snapshot = await _changed(api, snapshot, _wait(wait))
+    headers = {"ETag": f'"{snapshot.index}"', "Age": str(int(snapshot.age)), "Cache-Control": "no-cache"}
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    chosen = _chosen(snapshot, healthy_only=healthy_only, tags=tags, zone=zone)
+    return Response(ServicesAnswer.of(snapshot, chosen).model_dump_json(), media_type="application/json", headers=headers)
+
+
+@router.get(
+    "/discover/{service_name}/select", response_model=InstanceAnswer, responses=responses(400, 401, 403, 404, 429, 503), summary="One instance"
+)
+async def select(
+    service_name: Name,
+    api: Api,
+    _caller: Reader,
+    strategy: Annotated[str, Query(max_length=32, description=f"one of {', '.join(STRATEGIES)}")] = "random",
+    tags: Annotated[list[Tag], Query(max_length=16)] = [],  # noqa: B006 - FastAPI copies it
+    zone: Annotated[str, Query(max_length=128)] = "",
+) -> InstanceAnswer:
+    if strategy in LOCAL_STRATEGIES:
+        raise InvalidRequest(f"strategy {strategy!r} needs the caller's own counts: balance in the client, or use one of {', '.join(STRATEGIES)}")
+    if strategy not in STRATEGIES:
+        raise InvalidRequest(f"strategy {strategy!r} does not exist: use one of {', '.join(STRATEGIES)}")
+    snapshot = await _snapshot(api, service_name)
+    candidates = _chosen(snapshot, healthy_only=True, tags=tags, zone=zone)
+    if not candidates:
+        raise NoInstances(f"{service_name} has no instance that serves and matches")
+    if len(api.turns) > 10_000:
+        api.turns.clear()
+    turn = api.turns[service_name] = api.turns.get(service_name, RANDOM.randrange(len(candidates))) + 1
+    return InstanceAnswer.of(_pick(strategy, candidates, turn))
+
+
+@router.get(
+    "/discover/{service_name}/events",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {}}}, **responses(400, 401, 403, 404, 429, 503)},
+    summary="The instances of a service, again after each change",
+)
+async def events(service_name: Name, api: Api, _caller: Reader) -> StreamingResponse:
+    await _snapshot(api, service_name)
+
+    async def changes() -> AsyncIterator[Event]:
+        async for snapshot in api.discovery.watch(service_name):
+            answer = ServicesAnswer.of(snapshot, list(snapshot.instances))
+            yield Event("service.changed", snapshot.index, answer.model_dump(mode="json"))
+
+    return stream(changes(), lambda: api.health.state is State.DRAINING)
+
+
+async def _snapshot(api: ServicesApi, service: str) -> ServiceSnapshot:
+    """What is known about a service.
+
+    Raises ServiceUnknown only after a successful answer says so, BackendUnavailable while there is none.
+    """
+    if service not in await api.discovery.services(timeout=2.0):
+        raise ServiceUnknown(f"service {service} has no registered instance")
+    snapshot = await api.discovery.read(service, timeout=2.0)
+    if not snapshot.known:
+        raise ServiceUnknown(f"service {service} has no registered instance")
+    return snapshot
+
+
+async def _changed(api: ServicesApi, known: ServiceSnapshot, wait: float) -> ServiceSnapshot:
+    """The first snapshot with another index, or the last one after `wait` seconds or when this process is about to stop."""
+    latest = known
+
+    async def follow() -> None:
+        nonlocal latest
+        async for snapshot in api.discovery.watch(known.service):
+            latest = snapshot
+            if snapshot.index != known.index:
+                return
+
+    following = asyncio.ensure_future(follow())
+    try:
+        deadline = asyncio.get_running_loop().time() + wait
+        while not following.done() and api.health.state is not State.DRAINING:
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                break
+            await asyncio.wait({following}, timeout=min(left, 0.5))
+    finally:
+        following.cancel()
+        await asyncio.wait({following})
+    return latest
+
+
+def _wait(text: str) -> float:
+    try:
+        return min(MAX_WAIT, seconds(text))
+    except ValueError as error:
+        raise InvalidRequest(f"wait: {error}") from None
+
+
+def _chosen(snapshot: ServiceSnapshot, *, healthy_only: bool, tags: list[str], zone: str) -> list[Instance]:
+    wanted = frozenset(tags)
+    return [
+        instance
+        for instance in (snapshot.serving if healthy_only else snapshot.instances)
+        if wanted.issubset(instance.tags) and (not zone or instance.zone == zone)
+    ]
+
+
+def _pick(strategy: str, candidates: list[Instance], turn: int) -> Instance:
+    if strategy == "random":
+        return RANDOM.choice(candidates)
+    if strategy == "round_robin":
+        return candidates[turn % len(candidates)]
+    at = turn % sum(instance.weight for instance in candidates)
+    for instance in candidates:
+        at -= instance.weight
+        if at < 0:
+            return instance
+    return candidates[-1]
