@@ -1,0 +1,141 @@
+"""What the sandbox asks Kubernetes, through kubectl."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox import pki
+from sandbox.errors import SandboxError
+from sandbox.paths import Paths
+from sandbox.progress import Step
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod as `status` shows it. `started` is when its youngest running container started, None while one is not running.
+
+    `note` is the reason that Kubernetes gives for a pod that is not well.
+    """
+
+    namespace: str
+    name: str
+    ready: bool
+    finished: bool
+    restarts: int
+    started: dt.datetime | None
+    note: str
+
+
+class Kubectl:
+    """kubectl with the sandbox's kubeconfig, and nothing of the user's."""
+
+    def __init__(self, binary: Path, paths: Paths) -> None:
+        self._binary = binary
+        self._paths = paths
+
+    def argv(self, *words: str) -> list[str]:
+        """The command line for `words`."""
+        return [str(self._binary), f"--kubeconfig={self._paths.kubeconfig}", "--request-timeout=20s", *words]
+
+    def text(self, *words: str, stdin: str | None = None) -> str:
+        """What kubectl prints.
+
+        Raises SandboxError with what it complains about.
+        """
+        done = subprocess.run(self.argv(*words), input=stdin, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode != 0:
+            raise SandboxError(
+                f"kubectl {' '.join(words)}: {done.stderr.strip() or 'failed'}", fix="see `make status`; `make down` and `make up` restart the node"
+            )
+        return done.stdout
+
+    def json(self, *words: str) -> dict[str, object]:
+        """An object that kubectl prints as JSON."""
+        return json.loads(self.text(*words, "--output=json"))
+
+    def apply(self, objects: Sequence[Mapping[str, object]]) -> None:
+        """Applies `objects` server-side, as the field manager `sandbox`."""
+        document = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+        self.text("apply", "--server-side", "--force-conflicts", "--field-manager=sandbox", "--filename=-", stdin=document)
+
+    def wait_for_api(self, step: Step) -> None:
+        """Waits until the API server answers that it is ready."""
+
+        def missing() -> str | None:
+            done = subprocess.run(self.argv("get", "--raw", "/readyz"), capture_output=True, text=True, timeout=30, check=False)
+            return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no answer"])[-1][:150]
+
+        step.wait_for("the API server", missing, timeout=90, fix=f"see {self._paths.node}/log/kube-apiserver.log and etcd.log beside it")
+
+    def wait_for_node(self, step: Step) -> None:
+        """Waits until the kubelet has reported the node as ready, after this start."""
+
+        def missing() -> str | None:
+            try:
+                node = self.json("get", "node", pki.NODE_NAME)
+            except SandboxError as error:
+                return str(error)[:150]
+            return node_problem(node)
+
+        step.wait_for("the node", missing, timeout=90, fix=f"see {self._paths.node}/log/kubelet.log and containerd.log beside it")
+
+    def pods(self, namespace: str | None = None) -> tuple[Pod, ...]:
+        """The pods of `namespace`, or all."""
+        where = ["--all-namespaces"] if namespace is None else [f"--namespace={namespace}"]
+        items = self.json("get", "pods", *where)["items"]
+        assert isinstance(items, list)
+        return tuple(parse_pod(item) for item in items)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+
+
+def node_problem(node: Mapping[str, object]) -> str | None:
+    """Why a Node object is not ready, None where it is."""
+    status = _mapping(node.get("status"))
+    for condition in _list(status.get("conditions")):
+        if condition.get("type") == "Ready":
+            return None if condition.get("status") == "True" else str(condition.get("message", "not ready"))[:150]
+    return "the kubelet has not registered the node yet"
+
+
+def parse_pod(item: Mapping[str, object]) -> Pod:
+    """A Pod object of the API."""
+    metadata, status = _mapping(item.get("metadata")), _mapping(item.get("status"))
+    containers = _list(status.get("containerStatuses"))
+    running = [_mapping(_mapping(container.get("state")).get("running")).get("startedAt") for container in containers]
+    starts = [dt.datetime.fromisoformat(str(start)) for start in running if start]
+    conditions = {str(condition.get("type")): condition for condition in _list(status.get("conditions"))}
+    ready = conditions.get("Ready", {}).get("status") == "True"
+    return Pod(
+        namespace=str(metadata.get("namespace")),
+        name=str(metadata.get("name")),
+        ready=ready,
+        finished=status.get("phase") == "Succeeded",
+        restarts=sum(int(str(container.get("restartCount", 0))) for container in containers),
+        started=max(starts) if starts and len(starts) == len(containers) else None,
+        note="" if ready else _reason(status, conditions),
+    )
+
+
+def _reason(status: Mapping[str, object], conditions: Mapping[str, Mapping[str, object]]) -> str:
+    for key in ("initContainerStatuses", "containerStatuses"):
+        for container in _list(status.get(key)):
+            waiting = _mapping(_mapping(container.get("state")).get("waiting"))
+            if waiting.get("reason"):
+                return f"{container.get('name')}: {waiting['reason']} {str(waiting.get('message', ''))[:100]}".strip()
+    for name in ("PodScheduled", "ContainersReady"):
+        condition = conditions.get(name, {})
+        if condition.get("status") == "False":
+            return f"{condition.get('reason', name)} {str(condition.get('message', ''))[:100]}".strip()
+    return str(status.get("phase", ""))
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+
+
+def _list(value: object) -> list[Mapping[str, object]]:
+    return value if isinstance(value, list) else []  # pyright: ignore[reportUnknownVariableType]
