@@ -259,9 +259,9 @@ def front(name: str, args: ServiceArgs) -> core.v1.ServiceSpecArgs:
     )
 
 
-def demand(args: ServiceArgs) -> Demand:
-    """What the service needs at most: its replicas and the extra pod of a rolling update."""
-    return Demand.of(args.resources, args.replicas + 1)
+def demand(resources: Resources, replicas: int) -> Demand:
+    """What a service needs at most: its replicas and the extra pod of a rolling update."""
+    return Demand.of(resources, replicas + 1)
 
 
 class Service(pulumi.ComponentResource):

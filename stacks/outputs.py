@@ -66,6 +66,7 @@ class Engine:
 
 
 def export(
+    *,
     stack: str,
     namespace: pulumi.Input[str],
     ca: pulumi.Input[str],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 # pyright: reportUnknownMemberType=false
 # (the Kubernetes client's kubeconfig functions carry no types)
-
 import os
 from pathlib import Path
 from typing import cast
@@ -43,7 +42,7 @@ def check(context: str, stack_file: str) -> None:
             raise UnusableCluster(
                 f"settings.cluster.context = {context!r} in {stack_file}: no such context in {kubeconfig}; there are: {names}. Set it: {fix}"
             )
-        api = cast("client.ApiClient", config.new_client_from_config(context=context))
+        api = config.new_client_from_config(context=context)
     except ConfigException as error:
         raise UnusableCluster(
             f"settings.cluster.context = {context!r} in {stack_file}: {error}. Point KUBECONFIG at a kubeconfig, or set: {fix}"
@@ -56,5 +55,6 @@ def check(context: str, stack_file: str) -> None:
         ) from None
     if not supported(str(version.major), str(version.minor)):
         raise UnusableCluster(
-            f"context {context!r} runs Kubernetes {version.major}.{version.minor}; supported are {', '.join(versions.KUBERNETES_SUPPORTED)}: upgrade the cluster"
+            f"context {context!r} runs Kubernetes {version.major}.{version.minor}; "
+            f"supported are {', '.join(versions.KUBERNETES_SUPPORTED)}: upgrade the cluster, or choose another context"
         )

@@ -113,7 +113,7 @@ def generated(type_: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
         case "CertRequest":
             return {"certRequestPem": f"request-{name}"}
         case "Image":
-            return {"repoDigest": f"registry.example/{name}@sha256:{'0' * 64}"}
+            return {"repoDigest": f"{inputs.get('imageName', name)}@sha256:{'0' * 64}"}
         case _:
             return {}
 

@@ -10,15 +10,18 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal, Self, cast
 
 import pulumi
+import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from components import versions
 
 KEY = "settings"
+FOLDER = Path(__file__).resolve().parent.parent
 
 DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$")]  # RFC 1035: what a Service's name may be
 Engine = Literal["postgres", "redis", "rabbitmq"]
@@ -286,3 +289,38 @@ def load() -> StackSettings:
         if key.startswith(f"{config.name}:") and key != f"{config.name}:{KEY}":
             raise InvalidStackFile(f"{key} in Pulumi.{pulumi.get_stack()}.yaml: no such key. Everything stands under {config.name}:{KEY}")
     return parse(config.get_object(KEY), pulumi.get_stack(), is_secret=pulumi.runtime.is_config_secret(f"{config.name}:{KEY}"))
+
+
+def stack_file(stack: str, folder: Path = FOLDER) -> Path:
+    """The stack's file. Raises InvalidStackFile that names the stacks there are."""
+    file = folder / f"Pulumi.{stack}.yaml"
+    if not file.is_file():
+        there = ", ".join(sorted(found.name.split(".")[1] for found in folder.glob("Pulumi.*.yaml")))
+        raise InvalidStackFile(f"stack {stack!r} has no file {file.name}; there are: {there}. Choose one: make plan STACK=dev")
+    return file
+
+
+def read(stack: str, folder: Path = FOLDER) -> StackSettings:
+    """The stack's settings, from its file. Raises InvalidStackFile."""
+    try:
+        document = cast("object", yaml.safe_load(stack_file(stack, folder).read_text()))
+    except yaml.YAMLError as error:
+        raise InvalidStackFile(f"Pulumi.{stack}.yaml is no YAML: {' '.join(str(error).split())}") from None
+    config = cast("dict[str, object]", document).get("config") if isinstance(document, dict) else None
+    values = cast("dict[str, object]", config) if isinstance(config, dict) else {}
+    for key in values:
+        if key.startswith("groundwork:") and key != f"groundwork:{KEY}":
+            raise InvalidStackFile(f"{key} in Pulumi.{stack}.yaml: no such key. Everything stands under groundwork:settings")
+    raw, encrypted = decrypted(values.get(f"groundwork:{KEY}"))
+    return parse(raw, stack, is_secret=encrypted)
+
+
+def decrypted(value: object) -> tuple[object, bool]:
+    """`value` with Pulumi's `secure:` entries replaced by a marker, and whether there was one. A plan needs no passphrase."""
+    if isinstance(value, dict):
+        entries = cast("dict[str, object]", value)
+        if set(entries) == {"secure"}:
+            return "(encrypted)", True
+        inner = {key: decrypted(item) for key, item in entries.items()}
+        return {key: item for key, (item, _) in inner.items()}, any(secret for _, secret in inner.values())
+    return value, False
