@@ -1,0 +1,49 @@
+"""Runs the accounts program as its Job does: files below one root, the engine's name as the argument, the outcome as an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.app.processes import Server
+
+REPOSITORY = Path(__file__).parents[3]
+PASSWORDS = {name: f"{name}-password-of-a-test-0123456789" for name in ("orders", "billing", "search")}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run of the program left: its exit code and everything it wrote."""
+
+    code: int
+    output: str
+
+    @property
+    def last(self) -> str:
+        """The message of the last line."""
+        return json.loads(self.output.strip().splitlines()[-1])["event"]
+
+
+def accounts(engine: str, server: Server, root: Path, state: Mapping[str, object], *, admin: str | None = None, wait_seconds: float = 30) -> Run:
+    """Runs `python -m app.accounts ENGINE` against `server`, with `state` as accounts.json."""
+    folder = root / "accounts"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "accounts.json").write_text(json.dumps(state))
+    (folder / "admin").write_text(server.password if admin is None else admin)
+    (root / "ca").mkdir(exist_ok=True)
+    (root / "ca" / "ca.crt").write_text(server.ca.read_text())
+    done = subprocess.run(
+        [sys.executable, "-m", "app.accounts", engine],
+        cwd=REPOSITORY,
+        env={"PATH": os.environ["PATH"], "ACCOUNTS_ROOT": str(root), "ACCOUNTS_WAIT_SECONDS": str(wait_seconds)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return Run(done.returncode, done.stdout + done.stderr)
