@@ -133,8 +133,8 @@ class RabbitmqCheck:
 class HasLeader(Protocol):
     """Something that knows Consul's leader: the Consul client."""
 
-    async def leader(self) -> str:
-        """The leader's address; empty where there is none."""
+    async def leader(self) -> str | None:
+        """The leader's address; None where there is none."""
         ...
 
 

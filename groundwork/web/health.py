@@ -10,6 +10,7 @@ from fastapi.responses import Response
 
 from groundwork.auth.principal import HEALTH_DETAILS
 from groundwork.health import HealthRegistry, Report, Status
+from groundwork.metrics import CONTENT_TYPE, Metrics
 from groundwork.web.guard import Guard
 from groundwork.web.problem import ProblemError
 
@@ -58,6 +59,16 @@ def health_router(health: HealthRegistry, guard: Guard, details: str) -> APIRout
 
     del whole, live, ready, started  # registered; nobody calls them by name
     return router
+
+
+def metrics_route(router: APIRouter, metrics: Metrics) -> None:
+    """`/metrics` on the service's own port, for a service that has no second one."""
+
+    @router.get("/metrics", response_class=Response, summary="Metrics in the Prometheus text format")
+    async def text() -> Response:
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
+
+    del text
 
 
 def _detailed(health: HealthRegistry, report: Report) -> bytes:

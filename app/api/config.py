@@ -1,0 +1,245 @@
+"""Configuration over HTTP: values are JSON, writes never overwrite what the writer has not seen."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Final, cast
+
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
+from fastapi.responses import Response, StreamingResponse
+
+from app.api.events import Event, stream
+from groundwork.auth import Principal
+from groundwork.auth.principal import CONFIG_READ, CONFIG_WRITE
+from groundwork.backends.base import ConfigEntry, ConfigSource
+from groundwork.consul.hub import WatchHub
+from groundwork.errors import Conflict, InvalidConfig, InvalidRequest, NotFound
+from groundwork.health import HealthRegistry, State
+from groundwork.web.guard import requires
+from groundwork.web.problem import ProblemError, responses
+
+PREFIX: Final = "/api/v1/config"
+MAX_VALUE: Final = 512 * 1024  # bytes: what Consul keeps (api-docs/kv)
+MAX_DEPTH: Final = 64
+KEY: Final = r"^[A-Za-z0-9][A-Za-z0-9._,=-]*(/[A-Za-z0-9][A-Za-z0-9._,=-]*)*$"
+SECRET_NAME: Final = re.compile(r"pass(word|wd)$|secret$|token$|private_?key$|api_?key$", re.IGNORECASE)
+
+_ETAG = re.compile(r'"(?P<index>[0-9]{1,19})"')
+_IF_MATCH = {
+    "name": "If-Match",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "the ETag of the value that is replaced",
+}
+_VALUE: dict[str, object] = {"required": True, "content": {"application/json": {"schema": {}}}}
+
+Key = Annotated[str, Path(max_length=400, pattern=KEY, description="such as `documents/limits`")]
+Reader = Annotated[Principal, Depends(requires(CONFIG_READ))]
+Writer = Annotated[Principal, Depends(requires(CONFIG_WRITE))]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigApi:
+    """What the routes work on. `watches` holds the one watch that all event streams share."""
+
+    source: ConfigSource
+    watches: WatchHub[tuple[ConfigEntry, ...]]
+    health: HealthRegistry
+    prefix: str
+
+
+def _api(request: Request) -> ConfigApi:
+    return cast("ConfigApi", request.app.state.config)
+
+
+Api = Annotated[ConfigApi, Depends(_api)]
+router = APIRouter(prefix=PREFIX, tags=["Configuration"])
+
+
+def mount(app: FastAPI, api: ConfigApi) -> None:
+    """Serve the routes under `/api/v1/config` on `app`."""
+    app.state.config = api
+    app.include_router(router)
+
+
+@router.get(
+    "/events",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {}}}, **responses(400, 401, 403, 429, 503)},
+    summary="What changes below a prefix",
+)
+async def events(
+    api: Api, _caller: Reader, prefix: Annotated[str, Query(max_length=400, pattern=r"^([A-Za-z0-9._,=-]+/?)*$")] = ""
+) -> StreamingResponse:
+    """Events `config.changed` with key, kind (created, updated, deleted) and index; never a value."""
+    return stream(_changes(api, api.prefix + prefix), lambda: api.health.state is State.DRAINING)
+
+
+@router.get(
+    "/{key:path}",
+    response_class=Response,
+    responses={
+        200: {"content": {"application/json": {"schema": {}}}},
+        304: {"description": "Nothing changed since the ETag"},
+        **responses(400, 401, 403, 404, 429, 503),
+    },
+    summary="A value",
+)
+async def read(key: Key, request: Request, api: Api, _caller: Reader) -> Response:
+    """The value as it was written; its ETag is what a write needs."""
+    found = await api.source.get(_stored_key(api, key))
+    if found is None:
+        raise NotFound(f"{key} is not set")
+    headers = {"ETag": _etag(found), "Cache-Control": "no-cache"}
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    return Response(found.value, media_type="application/json" if _is_json(found.value) else "application/octet-stream", headers=headers)
+
+
+@router.put(
+    "/{key:path}",
+    response_class=Response,
+    status_code=204,
+    responses={201: {"description": "Created"}, 204: {"description": "Replaced"}, **responses(400, 401, 403, 408, 412, 413, 415, 428, 429, 503)},
+    openapi_extra={"requestBody": _VALUE, "parameters": [_IF_MATCH]},
+    summary="Create a value, or replace the one that If-Match names",
+)
+async def write(key: Key, request: Request, api: Api, _caller: Writer) -> Response:
+    """A new key needs no precondition; an existing one needs `If-Match` with its ETag, so that no write is lost."""
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media != "application/json":
+        raise ProblemError(415, "unsupported-media-type", "Unsupported media type", "send the value as application/json")
+    body = await request.body()
+    _validate(key, body)
+    expected = await _expected(api, key, request)
+    try:
+        entry = await api.source.put(_stored_key(api, key), body, cas=expected)
+    except Conflict:
+        raise _lost(key, created=expected == 0) from None
+    headers = {"ETag": _etag(entry)} | ({"Location": f"{PREFIX}/{key}"} if expected == 0 else {})
+    return Response(status_code=201 if expected == 0 else 204, headers=headers)
+
+
+@router.delete(
+    "/{key:path}",
+    response_class=Response,
+    status_code=204,
+    responses=responses(400, 401, 403, 404, 408, 412, 413, 428, 429, 503),
+    openapi_extra={"parameters": [_IF_MATCH]},
+    summary="Remove the value that If-Match names",
+)
+async def remove(key: Key, request: Request, api: Api, _caller: Writer) -> Response:
+    """Needs `If-Match` with the value's ETag."""
+    expected = await _expected(api, key, request)
+    if expected == 0:
+        raise NotFound(f"{key} is not set")
+    try:
+        await api.source.delete(_stored_key(api, key), cas=expected)
+    except Conflict:
+        raise _lost(key, created=False) from None
+    return Response(status_code=204)
+
+
+async def _expected(api: ConfigApi, key: str, request: Request) -> int:
+    """The index that a write may replace: 0 where there must be nothing yet.
+
+    Raises ProblemError 412 where If-Match cannot hold, 428 where a value exists and If-Match is missing.
+    """
+    wanted = request.headers.get("if-match")
+    if wanted is not None and wanted != "*":
+        match = _ETAG.fullmatch(wanted.strip())
+        if match is None or int(match["index"]) == 0:
+            raise _lost(key, created=False)
+        return int(match["index"])
+    current = await api.source.get(_stored_key(api, key))
+    if wanted == "*":
+        if current is None:
+            raise _lost(key, created=False)
+        return current.modify_index
+    if current is None:
+        return 0
+    if request.headers.get("if-none-match") == "*":
+        raise _lost(key, created=True)
+    raise ProblemError(428, "config-conflict", "If-Match is needed", f"{key} exists: read it and send its ETag as If-Match")
+
+
+def _lost(key: str, *, created: bool) -> ProblemError:
+    detail = f"{key} exists already" if created else f"{key} is not what If-Match names: read it again"
+    return ProblemError(412, "config-conflict", "The value has changed", detail)
+
+
+def _stored_key(api: ConfigApi, key: str) -> str:
+    """The key in the store, always below the configuration's prefix."""
+    if key == "events" or re.fullmatch(KEY, key) is None:  # `..` and empty parts do not match
+        raise InvalidRequest(f"key {key!r}: use names of letters, digits and . _ , = - with / between them")
+    return api.prefix + key
+
+
+def _etag(entry: ConfigEntry) -> str:
+    return f'"{entry.modify_index}"'
+
+
+def _is_json(value: bytes) -> bool:
+    try:
+        json.loads(value)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _validate(key: str, body: bytes) -> None:
+    """Raises InvalidConfig unless `body` is JSON as every reader understands it, without a secret."""
+    try:
+        value: object = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise InvalidConfig(f"{key}: not valid JSON ({error})") from None
+    _walk(key, value, 0)
+
+
+def _walk(key: str, value: object, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise InvalidConfig(f"{key}: nested more than {MAX_DEPTH} deep")
+    if isinstance(value, Mapping):
+        for name, item in cast("Mapping[str, object]", value).items():
+            if isinstance(item, str) and item and SECRET_NAME.search(name):
+                raise InvalidConfig(f'{key}: {name} looks like a secret, which is never kept here: write {{"$secret": "<name>"}} instead')
+            _walk(key, item, depth + 1)
+    elif isinstance(value, list):
+        for item in cast("list[object]", value):
+            _walk(key, item, depth + 1)
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")
+
+
+async def _changes(api: ConfigApi, prefix: str) -> AsyncIterator[Event]:
+    before: dict[str, int] | None = None
+    with api.watches.lease(api.prefix, "config", lambda: api.source.tree(api.prefix)) as lease:
+        async with lease.query.subscribe() as updates:
+            async for update in updates:
+                now = {entry.key: entry.modify_index for entry in update.value if entry.key.startswith(prefix)}
+                if before is not None:
+                    for event in _difference(api, before, now, update.index):
+                        yield event
+                before = now
+
+
+def _difference(api: ConfigApi, before: Mapping[str, int], now: Mapping[str, int], index: int) -> list[Event]:
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    kinds = {key: "created" if key not in before else "deleted" if key not in now else "updated" for key in changed}
+    return [
+        Event("config.changed", now.get(key, index), {"key": key.removeprefix(api.prefix), "kind": kind, "index": now.get(key, index)})
+        for key, kind in kinds.items()
+    ]

@@ -1,0 +1,52 @@
+"""What each of the platform's services is made of."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import structlog
+
+from app.api import config, services
+from groundwork import Platform
+from groundwork.consul.hub import WatchHub
+from groundwork.consul.metrics import consul_metrics
+from groundwork.consul.pacing import CONFIG
+from groundwork.errors import InvalidSettings
+from groundwork.settings import Settings
+
+Role = Literal["registry", "config", "all"]
+TITLES = {"registry": "Groundwork registry", "config": "Groundwork configuration", "all": "Groundwork"}
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def check(role: Role, settings: Settings) -> None:
+    """Raises InvalidSettings for what production must not do."""
+    if settings.profile != "prod":
+        return
+    if role == "all":
+        raise InvalidSettings("profile is `prod`: start `registry` and `config` as services of their own; all in one process is for development")
+    if not settings.auth.issuers:
+        raise InvalidSettings("auth.issuers is empty in profile `prod`: name the issuer whose tokens are accepted")
+    if settings.effective_backend != "consul":
+        raise InvalidSettings("consul is not configured in profile `prod`: set `consul.address`")
+
+
+async def run(role: Role, settings: Settings) -> None:
+    """Serve the APIs of `role` until SIGTERM. Raises InvalidSettings before anything is started."""
+    check(role, settings)
+    async with Platform(settings) as p:
+        app = p.app(TITLES[role], body_limits={config.PREFIX: config.MAX_VALUE})
+        if role != "config":
+            services.mount(app, services.ServicesApi(p.registry, p.discovery, p.health))
+            if p.backends.registry.name != "memory":  # the embedded one sweeps by itself
+                p.run(p.registry.run_sweeper(), name="sweeper")
+        watches: WatchHub[tuple[config.ConfigEntry, ...]] = WatchHub(CONFIG, consul_metrics(p.metrics.registry))
+        if role != "registry":
+            config.mount(app, config.ConfigApi(p.backends.config, watches, p.health, settings.config_prefix))
+        if settings.profile == "dev":
+            log.info("docs", url=f"http://{settings.address}:{settings.http_port}/docs")
+        try:
+            await p.serve(app)
+        finally:
+            await watches.aclose()

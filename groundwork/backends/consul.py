@@ -1,0 +1,236 @@
+"""Registrations and configuration in Consul.
+
+An instance is an entry of the *catalog* on a virtual node, written together with its record in one transaction: an agent behind a
+Kubernetes Service would hang the instance on whichever server answered, and lose it with that server (hashicorp/consul#7653).
+"""
+
+from __future__ import annotations
+
+import builtins
+from typing import Final
+
+import structlog
+
+from groundwork.backends.base import BlockingRead, ConfigEntry, Consistency, Indexed
+from groundwork.consul.client import ConsulClient
+from groundwork.consul.errors import SessionUnknown, TxnConflict
+from groundwork.consul.models import KvEntry, Weights
+from groundwork.consul.txn import (
+    CheckDelete,
+    CheckSet,
+    KvCas,
+    KvCheckIndex,
+    KvCheckNotExists,
+    KvDelete,
+    KvSet,
+    NodeSet,
+    ServiceDelete,
+    ServiceSet,
+    TxnOperation,
+)
+from groundwork.discovery.models import Status
+from groundwork.errors import BackendUnavailable, Conflict, PlatformError
+from groundwork.registry.models import Record, Stored
+
+NAME: Final = "consul"
+NODE: Final = "platform-registry"
+NODE_ADDRESS: Final = "127.0.0.1"  # nobody connects to the node: every service on it has an address of its own
+RECORDS: Final = "registry/ids/"
+LOCK: Final = "registry/sweeper"
+SESSION_SECONDS: Final = 15.0
+MAX_TXN_VALUE: Final = 256 * 1024  # bytes
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class ConsulRegistry:
+    """Keeps registrations (`RegistryBackend`). `client` needs write permission for the node, all services, `registry/` and sessions."""
+
+    name = NAME
+
+    def __init__(self, client: ConsulClient, *, holder: str) -> None:
+        self._client = client
+        self._holder = holder
+        self._session: str | None = None
+
+    async def get(self, service_id: str) -> Stored | None:
+        """The record as the leader has it."""
+        entry = await self._client.kv_get(RECORDS + service_id, consistency=Consistency.CONSISTENT)
+        return None if entry is None else _stored(entry)
+
+    async def list(self) -> tuple[Stored, ...]:
+        """All records, by id."""
+        return tuple(_stored(entry) for entry in (await self._client.kv_list(RECORDS)).value)
+
+    async def create(self, record: Record) -> Stored:
+        """Record and catalog entry in one transaction. Raises Conflict where the id exists."""
+        key = RECORDS + record.service_id
+        return await self._write([KvCheckNotExists(key), KvSet(key, _value(record)), *_catalog(record)])
+
+    async def replace(self, known: Stored, record: Record) -> Stored:
+        """The record and, where others would see a difference, the catalog entry. Raises Conflict where `known` is not what is stored.
+
+        A heartbeat that changes nothing touches the record only, so that nobody's watch wakes up.
+        """
+        write = KvCas(RECORDS + record.service_id, _value(record), known.index)
+        visible = [] if known.record.instance() == record.instance() else _catalog(record, before=known.record)
+        return await self._write([write, *visible])
+
+    async def remove(self, known: Stored) -> None:
+        """Record and catalog entry in one transaction. Raises Conflict where `known` is not what is stored."""
+        key = RECORDS + known.record.service_id
+        forget: builtins.list[TxnOperation] = [KvCheckIndex(key, known.index), KvDelete(key)]
+        try:
+            await self._client.txn([*forget, ServiceDelete(NODE, known.record.service_id)])
+        except TxnConflict as conflict:
+            if any(error.operation < len(forget) for error in conflict.errors):
+                raise
+            await self._client.txn(forget)  # somebody took it out of the catalog already
+
+    async def lead(self) -> bool:
+        """Whether this process holds the sweeper's lock; tries to get it. Consul gives it on when this process dies."""
+        if self._session is not None:
+            try:
+                await self._client.session_renew(self._session)
+            except SessionUnknown:
+                self._session = None
+        if self._session is None:
+            self._session = await self._client.session_create(name=LOCK, ttl=SESSION_SECONDS, lock_delay=1.0)
+        try:
+            return await self._client.kv_acquire(LOCK, self._holder.encode(), self._session)
+        except SessionUnknown:
+            self._session = None
+            return False
+
+    async def close(self) -> None:
+        """Give the lock back, so that another replica sweeps at once."""
+        session, self._session = self._session, None
+        if session is not None:
+            try:
+                await self._client.session_destroy(session)
+            except PlatformError as error:
+                log.info("sweeper lock not given back; it ends by itself", error=type(error).__name__)
+
+    async def _write(self, operations: builtins.list[TxnOperation]) -> Stored:
+        results = await self._client.txn(operations)
+        entry = next((result.kv for result in results if result.kv is not None), None)
+        if entry is None:
+            raise BackendUnavailable("Consul did not say what it wrote")
+        # The answer to a write holds the index but not the value.
+        value = next(operation.value for operation in operations if isinstance(operation, KvSet | KvCas))
+        return Stored(Record.model_validate_json(value), entry.modify_index)
+
+
+class ConsulConfig:
+    """Keeps configuration (`ConfigSource`)."""
+
+    name = NAME
+
+    def __init__(self, client: ConsulClient) -> None:
+        self._client = client
+
+    def tree(self, prefix: str) -> BlockingRead[tuple[ConfigEntry, ...]]:
+        """A read of all keys that begin with `prefix`."""
+
+        async def read(*, after: int | None = None, wait: float = 0.0, consistent: bool = False) -> Indexed[tuple[ConfigEntry, ...]]:
+            consistency = Consistency.CONSISTENT if consistent else Consistency.DEFAULT
+            found = await self._client.kv_list(prefix, index=after, wait=wait, consistency=consistency)
+            return Indexed(
+                value=tuple(_entry(entry) for entry in found.value if not entry.key.endswith("/")),
+                index=found.index,
+                known_leader=found.known_leader,
+                last_contact_ms=found.last_contact_ms,
+                filtered=found.filtered,
+                index_valid=found.index_valid,
+            )
+
+        return read
+
+    async def get(self, key: str) -> ConfigEntry | None:
+        """The value as the leader has it."""
+        found = await self._client.kv_get(key, consistency=Consistency.CONSISTENT)
+        return None if found is None else _entry(found)
+
+    async def put(self, key: str, value: bytes, *, cas: int | None = None) -> ConfigEntry:
+        """Write a value. Raises Conflict when `cas` does not hold, PayloadTooLarge above 512 KiB."""
+        write = KvSet(key, value) if cas is None else KvCheckNotExists(key) if cas == 0 else KvCas(key, value, cas)
+        operations: list[TxnOperation] = [write, KvSet(key, value)] if cas == 0 else [write]
+        if len(value) > MAX_TXN_VALUE:
+            return await self._put_large(key, value, cas)
+        try:
+            results = await self._client.txn(operations)
+        except TxnConflict:
+            raise Conflict(f"{key} has changed") from None
+        return ConfigEntry(key=key, value=value, modify_index=next(result.kv.modify_index for result in results if result.kv is not None))
+
+    async def _put_large(self, key: str, value: bytes, cas: int | None) -> ConfigEntry:
+        """The same for values that are too large for a transaction, whose request is limited to 512 KiB in base64."""
+        if not await self._client.kv_put(key, value, cas=cas):
+            raise Conflict(f"{key} has changed")
+        found = await self.get(key)
+        if found is None:
+            raise Conflict(f"{key} was removed right after the write")
+        return found
+
+    async def delete(self, key: str, *, cas: int | None = None) -> None:
+        """Remove a value. Raises Conflict when `cas` does not hold."""
+        if cas is None:
+            await self._client.kv_delete(key)
+            return
+        try:
+            await self._client.txn([KvCheckIndex(key, cas), KvDelete(key)])
+        except TxnConflict:
+            raise Conflict(f"{key} has changed") from None
+
+
+def _catalog(record: Record, before: Record | None = None) -> list[TxnOperation]:
+    """What makes the catalog say the same as `record`."""
+    wish = record.registration
+    operations: list[TxnOperation] = [
+        NodeSet(NODE, NODE_ADDRESS, {"external-node": "true", "external-probe": "false"}),
+        ServiceSet(
+            node=NODE,
+            id=wish.service_id,
+            service=wish.service_name,
+            address=wish.address,
+            port=wish.port,
+            tags=wish.tags,
+            meta=wish.metadata,
+            weights=Weights(passing=wish.weight, warning=1),
+        ),
+        CheckSet(
+            node=NODE,
+            check_id=f"lease:{wish.service_id}",
+            name="lease",
+            status=record.status.value,
+            service_id=wish.service_id,
+            output="lease ended without a heartbeat" if record.lapsed else "",  # constant per state: a changing text would wake every watch
+        ),
+    ]
+    maintenance = f"_service_maintenance:{wish.service_id}"
+    if record.maintenance is not None:
+        operations.append(
+            CheckSet(
+                node=NODE,
+                check_id=maintenance,
+                name="Service Maintenance Mode",
+                status=Status.CRITICAL.value,
+                service_id=wish.service_id,
+                notes=record.maintenance,
+            )
+        )
+    elif before is not None and before.maintenance is not None:
+        operations.append(CheckDelete(NODE, maintenance))
+    return operations
+
+
+def _value(record: Record) -> bytes:
+    return record.model_dump_json().encode()
+
+
+def _stored(entry: KvEntry) -> Stored:
+    return Stored(Record.model_validate_json(entry.value), entry.modify_index)
+
+
+def _entry(entry: KvEntry) -> ConfigEntry:
+    return ConfigEntry(key=entry.key, value=entry.value, modify_index=entry.modify_index)

@@ -1,0 +1,255 @@
+"""The platform as a service sees it: one object that registers it, finds others, keeps its configuration and answers for its health."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import structlog
+
+from groundwork import logs
+from groundwork.auth import ANONYMOUS, TokenVerifier
+from groundwork.backends.connect import Backends, connect
+from groundwork.consul.pacing import WatchOptions
+from groundwork.discovery.client import DiscoveryClient
+from groundwork.errors import InvalidSettings
+from groundwork.health import Check, HealthRegistry
+from groundwork.metrics import Metrics
+from groundwork.registry.client import RegistryClient
+from groundwork.registry.lease import LeaseKeeper, LocalRegistrar, Registrar
+from groundwork.registry.models import CheckSpec, Registration
+from groundwork.registry.service import ServiceRegistry
+from groundwork.settings import Settings, load
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter, FastAPI
+
+    from groundwork.web.guard import Guard
+
+T = TypeVar("T")
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Platform:
+    """What a service needs of the platform. Use it as `async with Platform.from_env(service="user-service") as p`.
+
+    Inside the block the service is registered as soon as it answers on its port and is ready, and deregistered at the end. Nothing in
+    it waits for Consul, the registry or an engine: a service starts without them and catches up.
+    """
+
+    def __init__(self, settings: Settings, *, configure_logs: bool = True) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.health = HealthRegistry(service=settings.service, version=settings.version, metrics=self.metrics)
+        self.verifier = TokenVerifier(settings.auth.issuers) if settings.auth.issuers else None
+        self._configure_logs = configure_logs
+        self._stack = AsyncExitStack()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._lease: LeaseKeeper | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self._backends: Backends | None = None
+        self._discovery: DiscoveryClient | None = None
+        self._registry: ServiceRegistry | None = None
+
+    @classmethod
+    def from_env(cls, *, service: str | None = None, port: int | None = None) -> Self:
+        """The platform by the mounted settings and the environment; arguments win.
+
+        Raises InvalidSettings that names each bad key.
+        """
+        given = {"service": service, "http_port": port}
+        return cls(load(**{key: value for key, value in given.items() if value is not None}))
+
+    @property
+    def backends(self) -> Backends:
+        """The back end's views, for the platform's own services."""
+        return _entered(self._backends)
+
+    @property
+    def discovery(self) -> DiscoveryClient:
+        """Which instances the other services have."""
+        return _entered(self._discovery)
+
+    @property
+    def registry(self) -> ServiceRegistry:
+        """The registry in this process: the platform's own service, or the embedded one."""
+        return _entered(self._registry)
+
+    async def __aenter__(self) -> Self:
+        settings = self.settings
+        if self._configure_logs:
+            logs.configure(settings.service, version=settings.version)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._stop_tasks)
+            self._backends = await stack.enter_async_context(connect(settings, registry=self.metrics.registry))
+            options = WatchOptions(start_jitter=0.0)
+            self._discovery = await stack.enter_async_context(
+                DiscoveryClient(self._backends.discovery, options=options, registry=self.metrics.registry)
+            )
+            self._registry = ServiceRegistry(self._backends.registry, metrics=self.metrics)
+            if self.verifier is not None:
+                stack.push_async_callback(self.verifier.close)
+            self._add_checks()
+            self.health.start()
+            stack.push_async_callback(self.health.stop)
+            self.run(self.metrics.watch_event_loop(), name="event-loop-lag")
+            await self._start_registration(stack)
+            stack.push_async_callback(self._leave)
+            self._say_what_is_missing()
+            self.health.mark_ready()
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._stack.aclose()
+
+    def run(self, work: Coroutine[object, object, None], *, name: str) -> None:
+        """Run `work` in the background until the platform is left. If it fails, the process is broken and gets restarted."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def router(self) -> APIRouter:
+        """The health routes and `/metrics`, for an application of your own."""
+        from groundwork.web.health import health_router, metrics_route  # noqa: PLC0415 - FastAPI is an extra
+
+        router = health_router(self.health, self.guard(), self._details())
+        metrics_route(router, self.metrics)
+        return router
+
+    def guard(self) -> Guard:
+        """Who may call: by the issuers of the settings, or everybody while there are none."""
+        from groundwork.web.guard import Guard  # noqa: PLC0415 - FastAPI is an extra
+
+        return Guard(self.verifier, metrics=self.metrics, rate=self.settings.rate_limit_per_second)
+
+    def app(self, title: str, *, description: str = "", body_limits: dict[str, int] | None = None) -> FastAPI:
+        """A FastAPI application with health routes, RFC 9457 problems, request ids, access log and limits.
+
+        `body_limits` by path prefix, in bytes; elsewhere `max_body_bytes` of the settings.
+        """
+        from groundwork.web.app import create_app  # noqa: PLC0415 - FastAPI is an extra
+
+        settings, limits = self.settings, body_limits or {}
+        return create_app(
+            title,
+            version=settings.version,
+            description=description,
+            health=self.health,
+            metrics=self.metrics,
+            guard=self.guard(),
+            docs=settings.profile == "dev",
+            details=self._details(),
+            body_limit=lambda scope: next((n for prefix, n in limits.items() if scope["path"].startswith(prefix)), settings.max_body_bytes),
+        )
+
+    async def serve(self, app: FastAPI) -> None:
+        """Serve `app` until SIGTERM, then leave in order: unready, deregistered, drained, finished."""
+        from groundwork.serving import serve  # noqa: PLC0415 - uvicorn is an extra
+
+        await serve(app, self.settings, self.metrics, leave=self.drain)
+
+    async def drain(self) -> None:
+        """Unready and deregistered at once; returns when clients had the time to notice."""
+        await self._leave()
+        await asyncio.sleep(self.settings.drain_seconds)
+
+    async def _leave(self) -> None:
+        self.health.mark_draining()
+        keeping, self._keeping = self._keeping, None
+        if keeping is not None:
+            keeping.cancel()
+            await asyncio.wait({keeping}, timeout=5.0)
+        if self._lease is not None:
+            await self._lease.leave()
+
+    def _details(self) -> str:
+        wanted = self.settings.health_details or ("authorized" if self.settings.profile == "prod" else "always")
+        return "never" if wanted == "authorized" and self.verifier is None else wanted
+
+    def _add_checks(self) -> None:
+        settings = self.settings
+        if not (settings.postgres or settings.redis or settings.rabbitmq or settings.consul):
+            return
+        from groundwork.health import engines  # noqa: PLC0415 - the engines' drivers are an extra
+
+        timeout, ttl = settings.check_timeout_seconds, settings.check_ttl_seconds
+
+        def add(check: Check, *, required: bool) -> None:
+            self.health.add(check, critical=required, timeout=timeout, ttl=ttl)
+
+        if settings.postgres:
+            add(engines.PostgresCheck(settings.postgres), required=settings.postgres.required)
+        if settings.redis:
+            add(engines.RedisCheck(settings.redis, timeout=timeout), required=settings.redis.required)
+        if settings.rabbitmq:
+            add(engines.RabbitmqCheck(settings.rabbitmq), required=settings.rabbitmq.required)
+        if settings.consul and self.backends.consul is not None:
+            add(engines.ConsulCheck(self.backends.consul), required=settings.consul.required)
+
+    async def _start_registration(self, stack: AsyncExitStack) -> None:
+        settings = self.settings
+        registrar: Registrar
+        if settings.registry is not None:
+            client = RegistryClient(settings.registry.url, token_file=settings.registry.token_file)
+            registrar = await stack.enter_async_context(client)
+        elif self.backends.registry.name == "memory":
+            registrar = LocalRegistrar(self.registry, ANONYMOUS)
+            self.run(self.registry.run_sweeper(), name="sweeper")
+        else:
+            return  # the platform's own services are found by their Kubernetes Service
+        self._lease = LeaseKeeper(registrar, self._wish(), self.health, answers=self._answers)
+        self._keeping = asyncio.get_running_loop().create_task(self._lease.run(), name="lease")
+
+    def _wish(self) -> Registration:
+        settings = self.settings
+        metadata = {"version": settings.version} | ({"zone": settings.zone} if settings.zone else {})
+        return Registration(
+            service_name=settings.service,
+            service_id=settings.instance_id,
+            address=settings.address,
+            port=settings.http_port,
+            check=CheckSpec(ttl=f"{round(settings.ttl_seconds * 1000)}ms", deregister_after=f"{round(settings.deregister_after_seconds)}s"),
+            tags=settings.tags,
+            metadata=metadata,
+        )
+
+    async def _answers(self) -> bool:
+        """Whether this service's own port is open."""
+        try:
+            async with asyncio.timeout(1.0):
+                _, writer = await asyncio.open_connection(self.settings.address, self.settings.http_port)
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        return True
+
+    def _say_what_is_missing(self) -> None:
+        if self.backends.registry.name == "memory":
+            text = "the embedded back end: registrations and configuration live in this process only"
+            self.health.notice("backend", text)
+            log.warning("no Consul is configured", consequence=text)
+        if self.verifier is None:
+            log.warning("authentication is off", consequence="every caller may do everything")
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("background work failed", task=task.get_name(), exc_info=task.exception())
+            self.health.mark_broken()
+
+    async def _stop_tasks(self) -> None:
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=5.0)
+
+
+def _entered(part: T | None) -> T:
+    if part is None:
+        raise InvalidSettings("the platform is not running: use it inside `async with`")
+    return part
