@@ -6,6 +6,8 @@ the Secrets, it does not open them. A change that would break a reader gets a ne
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -117,3 +119,12 @@ def integers(value: object) -> object:
     if isinstance(value, Mapping):
         return {key: integers(inner) for key, inner in cast("Mapping[str, object]", value).items()}
     return value
+
+
+def schema() -> str:
+    """The contract as JSON schema: docs/outputs.schema.json, written by `python -m stacks.outputs > docs/outputs.schema.json`."""
+    return json.dumps(PlatformOutputs.model_json_schema(), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(schema())
