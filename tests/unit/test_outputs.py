@@ -74,10 +74,10 @@ def test_another_program_reads_them_typed_from_a_stack_reference() -> None:
         def __init__(self) -> None:
             self.asked: list[str] = []
 
-        def require_output(self, key: pulumi.Input[str]) -> pulumi.Output[Any]:
-            assert isinstance(key, str)
-            self.asked.append(key)
-            return pulumi.Output.from_input(float(VERSION_1[key]) if key == "version" else VERSION_1[key])  # the engine knows floats only
+        def require_output(self, name: pulumi.Input[str]) -> pulumi.Output[Any]:
+            assert isinstance(name, str)
+            self.asked.append(name)
+            return pulumi.Output.from_input(float(VERSION_1[name]) if name == "version" else VERSION_1[name])  # the engine knows floats only
 
     seen: list[PlatformOutputs] = []
     record(lambda: outputs.read(Reference()).apply(seen.append))
