@@ -25,7 +25,7 @@ class Answer:
 
 
 class Api:
-    """One engine's API at `base`, with the administrator's headers or credential on every call."""
+    """One engine's API at `base`, with the administrator's credential on every call."""
 
     def __init__(self, session: aiohttp.ClientSession, what: str, base: str) -> None:
         self._session = session
@@ -60,10 +60,9 @@ async def api(
     port: int,
     trust: ssl.SSLContext,
     *,
-    auth: aiohttp.BasicAuth | None = None,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, str],
 ) -> AsyncGenerator[Api]:
-    """The API of one engine, with verified TLS."""
+    """The API of one engine, with verified TLS; `headers` carry the administrator's credential."""
     connector = aiohttp.TCPConnector(ssl=trust, limit=4)
-    async with aiohttp.ClientSession(connector=connector, timeout=TIMEOUT, auth=auth, headers=headers) as session:
+    async with aiohttp.ClientSession(connector=connector, timeout=TIMEOUT, headers=headers) as session:
         yield Api(session, what, f"https://{host}:{port}")

@@ -166,8 +166,8 @@ async def verify(state: RabbitmqState, client: RabbitmqAccount, trust: ssl.SSLCo
 async def apply(state: RabbitmqState, password: str, trust: ssl.SSLContext, *, wait_seconds: float) -> str:
     """Applies `state` and returns a line about what was done. Raises AccountsError."""
     what = f"RabbitMQ at {state.host}"
-    auth = aiohttp.BasicAuth(state.admin, password, "utf-8")
-    async with https.api(what, state.host, state.port, trust, auth=auth) as api:
+    headers = {"Authorization": aiohttp.encode_basic_auth(state.admin, password, "utf-8")}
+    async with https.api(what, state.host, state.port, trust, headers=headers) as api:
         await waiting.until(f"{what}:{state.port}", lambda: log_in(api), seconds=wait_seconds)
 
         async def agree() -> tuple[int, int]:

@@ -38,7 +38,7 @@ def accounts(engine: str, server: Server, root: Path, state: Mapping[str, object
     (root / "ca").mkdir(exist_ok=True)
     (root / "ca" / "ca.crt").write_text(server.ca.read_text())
     done = subprocess.run(
-        [sys.executable, "-m", "app.accounts", engine],
+        [sys.executable, "-W", "error", "-m", "app.accounts", engine],
         cwd=REPOSITORY,
         env={"PATH": os.environ["PATH"], "ACCOUNTS_ROOT": str(root), "ACCOUNTS_WAIT_SECONDS": str(wait_seconds)},
         capture_output=True,
