@@ -1,0 +1,1 @@
+"""Two services as a team would write them on the platform."""

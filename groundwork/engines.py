@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Final, TypeAlias
 
 import aio_pika
 import asyncpg
+import redis.exceptions
 from aio_pika.abc import AbstractConnection
 from redis.asyncio import Redis
 from redis.credentials import CredentialProvider
@@ -23,71 +24,58 @@ from groundwork.settings import PostgresSettings, RabbitmqSettings, RedisSetting
 CONNECT_TIMEOUT = 5.0  # seconds
 HEARTBEAT = 10  # seconds between RabbitMQ's signs of life: a dead server is noticed after two
 
+UNAVAILABLE: Final[tuple[type[Exception], ...]] = (
+    OSError,  # refused, reset, timed out
+    asyncpg.InterfaceError,  # asyncpg's own word for a connection that is gone
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # the server stops or starts
+    asyncpg.InsufficientResourcesError,
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    aio_pika.exceptions.AMQPError,
+)
+"""What the drivers raise while their server is away. An answer with such an error is a 503: try again."""
+
 
 def tls_context(ca: Path | None) -> ssl.SSLContext | None:
     """Verifies the server's name and its certificate against `ca`; None for a server without TLS."""
     return None if ca is None else ssl.create_default_context(cafile=str(ca))
 
 
-class Session(Protocol):
-    """A connection to PostgreSQL, as far as the platform and its services use asyncpg, which ships no types of its own."""
-
-    async def execute(self, query: str, *args: object) -> str: ...
-    async def fetch(self, query: str, *args: object) -> Sequence[Mapping[str, object]]: ...
-    async def fetchrow(self, query: str, *args: object) -> Mapping[str, object] | None: ...
-    async def fetchval(self, query: str, *args: object) -> object: ...
-
-
-class Connection(Session, Protocol):
-    """A connection of one's own."""
-
-    def transaction(self) -> AbstractAsyncContextManager[None]: ...
-    async def close(self) -> None: ...
-    def terminate(self) -> None: ...
-
-
-class Pool(Session, Protocol):
-    """Connections to one database. Give `acquire` a timeout: without one it may wait for ever."""
-
-    def acquire(self, *, timeout: float | None = None) -> AbstractAsyncContextManager[Connection]: ...
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+"""Connections to one database. Give `acquire` a timeout: without one it may wait for ever."""
 
 
 async def postgres_connection(settings: PostgresSettings, *, command_timeout: float = CONNECT_TIMEOUT) -> Connection:
-    """One connection, for example for a health check."""
-    return cast("Connection", await _connect(settings, command_timeout, {}))
+    """One connection, for example for a health check. A call on it ends within `command_timeout` seconds."""
+    username, password = settings.credential()
+    return await asyncpg.connect(
+        host=settings.host,
+        port=settings.port,
+        database=settings.database,
+        user=username or None,
+        password=password.get_secret_value() or None,
+        ssl=tls_context(settings.ca) or False,
+        timeout=CONNECT_TIMEOUT,
+        command_timeout=command_timeout,
+    )
 
 
 @asynccontextmanager
 async def postgres_pool(settings: PostgresSettings, *, max_size: int = 8, command_timeout: float = 10.0) -> AsyncGenerator[Pool]:
     """A pool that connects on first use, so that a service starts while its database is away. A call ends within `command_timeout` seconds."""
 
-    async def connect(*_args: object, **options: object) -> object:
-        classes = {key: value for key, value in options.items() if key in {"loop", "connection_class", "record_class"}}
-        return await _connect(settings, command_timeout, classes)
+    async def connect(*_args: object, **_options: object) -> Connection:
+        return await postgres_connection(settings, command_timeout=command_timeout)
 
-    pool = asyncpg.create_pool(min_size=0, max_size=max_size, max_inactive_connection_lifetime=60.0, connect=connect)  # pyright: ignore[reportUnknownMemberType] - asyncpg has no types
+    pool = asyncpg.create_pool(min_size=0, max_size=max_size, max_inactive_connection_lifetime=60.0, connect=connect)
     async with pool:
         try:
-            yield cast("Pool", pool)
+            yield pool
         finally:
-            with suppress(TimeoutError):  # the graceful close below waits for ever for a query that never ends
+            with suppress(TimeoutError):  # the graceful close below would wait for a query that never ends
                 await asyncio.wait_for(pool.close(), CONNECT_TIMEOUT)
-
-
-async def _connect(settings: PostgresSettings, command_timeout: float, options: Mapping[str, object]) -> object:
-    username, password = settings.credential()
-    known: dict[str, object] = {
-        "host": settings.host,
-        "port": settings.port,
-        "database": settings.database,
-        "user": username or None,
-        "password": password.get_secret_value() or None,
-        "ssl": tls_context(settings.ca) or False,
-        "timeout": CONNECT_TIMEOUT,
-        "command_timeout": command_timeout,
-    }
-    connect = cast("Callable[..., Awaitable[object]]", asyncpg.connect)  # pyright: ignore[reportUnknownMemberType] - asyncpg has no types
-    return await connect(**known, **options)
 
 
 class _MountedCredentials(CredentialProvider):

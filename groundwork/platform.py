@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -13,8 +13,11 @@ import structlog
 from groundwork import logs
 from groundwork.auth import ANONYMOUS, TokenVerifier
 from groundwork.backends.connect import Backends, connect
+from groundwork.config.store import ConfigStore
 from groundwork.consul.pacing import WatchOptions
+from groundwork.discovery.balancer import LoadBalancer
 from groundwork.discovery.client import DiscoveryClient
+from groundwork.discovery.errors import NotLoaded
 from groundwork.errors import InvalidSettings
 from groundwork.health import Check, HealthRegistry
 from groundwork.metrics import Metrics
@@ -53,6 +56,8 @@ class Platform:
         self._backends: Backends | None = None
         self._discovery: DiscoveryClient | None = None
         self._registry: ServiceRegistry | None = None
+        self._config: ConfigStore | None = None
+        self._balancers: dict[tuple[str, str], LoadBalancer] = {}
 
     @classmethod
     def from_env(cls, *, service: str | None = None, port: int | None = None) -> Self:
@@ -74,6 +79,24 @@ class Platform:
         return _entered(self._discovery)
 
     @property
+    def config(self) -> ConfigStore:
+        """The service's live configuration."""
+        return _entered(self._config)
+
+    def balancer(self, service: str, strategy: str = "p2c") -> LoadBalancer:
+        """The one balancer of this process for a service, which prefers this process's zone. From the first call on the service is watched.
+
+        Raises InvalidRequest for an unknown strategy.
+        """
+        known = self._balancers.get((service, strategy))
+        if known is None:
+            known = LoadBalancer(self.discovery, service, strategy, zone=self.settings.zone, registry=self.metrics.registry)
+            self._balancers[(service, strategy)] = known
+            with suppress(NotLoaded):  # the first answer is on its way
+                self.discovery.snapshot(service)
+        return known
+
+    @property
     def registry(self) -> ServiceRegistry:
         """The registry in this process: the platform's own service, or the embedded one."""
         return _entered(self._registry)
@@ -89,6 +112,7 @@ class Platform:
             self._discovery = await stack.enter_async_context(
                 DiscoveryClient(self._backends.discovery, options=options, registry=self.metrics.registry)
             )
+            self._config = await stack.enter_async_context(self._config_store(self._backends))
             self._registry = ServiceRegistry(self._backends.registry, metrics=self.metrics)
             if self.verifier is not None:
                 stack.push_async_callback(self.verifier.close)
@@ -143,6 +167,7 @@ class Platform:
             guard=self.guard(),
             docs=settings.profile == "dev",
             details=self._details(),
+            unavailable=self._unavailable(),
             body_limit=lambda scope: next((n for prefix, n in limits.items() if scope["path"].startswith(prefix)), settings.max_body_bytes),
         )
 
@@ -169,6 +194,27 @@ class Platform:
     def _details(self) -> str:
         wanted = self.settings.health_details or ("authorized" if self.settings.profile == "prod" else "always")
         return "never" if wanted == "authorized" and self.verifier is None else wanted
+
+    def _config_store(self, backends: Backends) -> ConfigStore:
+        settings = self.settings
+        return ConfigStore(
+            backends.config,
+            settings.service,
+            settings.profile,
+            prefix=settings.config_prefix,
+            secrets_dir=settings.secrets_dir,
+            snapshot_file=settings.snapshot_file,
+            registry=self.metrics.registry,
+        )
+
+    def _unavailable(self) -> tuple[type[Exception], ...]:
+        """What the drivers of the configured engines raise while an engine is away."""
+        settings = self.settings
+        if not (settings.postgres or settings.redis or settings.rabbitmq):
+            return ()
+        from groundwork.engines import UNAVAILABLE  # noqa: PLC0415 - the engines' drivers are an extra
+
+        return UNAVAILABLE
 
     def _add_checks(self) -> None:
         settings = self.settings

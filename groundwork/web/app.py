@@ -28,10 +28,12 @@ def create_app(
     details: str,
     body_limit: Callable[[Scope], int],
     description: str = "",
+    unavailable: tuple[type[Exception], ...] = (),
 ) -> FastAPI:
     """An application with health routes, problems, request ids, access log and limits. `docs`: whether `/docs` and the schema are served.
 
-    `details`: who may see the single checks on /health, `never`, `authorized` (scope health:details) or `always`.
+    An error of a type in `unavailable` becomes a 503. `details`: who may see the single checks on /health, `never`, `authorized` (scope
+    health:details) or `always`.
     """
     app = FastAPI(
         title=title,
@@ -42,7 +44,7 @@ def create_app(
         openapi_url="/openapi.json" if docs else None,
     )
     app.state.guard = guard
-    problem.install(app)
+    problem.install(app, unavailable)
     app.add_middleware(BodyLimit, limit=body_limit)
     app.add_middleware(RequestContext, metrics=metrics, draining=lambda: health.state is State.DRAINING)  # added last: outermost
     app.include_router(health_router(health, guard, details))

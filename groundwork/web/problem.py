@@ -107,8 +107,8 @@ def render(problem: ProblemError, *, path: str, trace_id: str) -> Response:
     return Response(body.model_dump_json(exclude_none=True), status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
 
 
-def install(app: FastAPI) -> None:
-    """Makes every error of `app` a problem."""
+def install(app: FastAPI, unavailable: tuple[type[Exception], ...] = ()) -> None:
+    """Makes every error of `app` a problem. Those in `unavailable` say that something behind the service is away."""
 
     def answer(request: Request, problem: ProblemError) -> Response:
         return render(problem, path=request.url.path, trace_id=str(request.scope.get("trace_id", "")))
@@ -136,6 +136,13 @@ def install(app: FastAPI) -> None:
         kind = title.lower().replace(" ", "-")
         return answer(request, ProblemError(error.status_code, kind, title, title, headers=error.headers))
 
+    async def on_unavailable(request: Request, error: Exception) -> Response:
+        log.warning("an engine is away", error=type(error).__name__)
+        title = "Something behind this service is away"
+        return answer(request, ProblemError(503, "backend-unavailable", title, "try again", retry_after=RETRY_SECONDS))
+
+    for kind in unavailable:
+        app.add_exception_handler(kind, on_unavailable)
     app.add_exception_handler(ProblemError, on_problem)
     app.add_exception_handler(errors.PlatformError, on_platform_error)
     app.add_exception_handler(RequestValidationError, on_validation)
