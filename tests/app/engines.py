@@ -237,7 +237,7 @@ class Consul(Server):
     """
 
     name = "consul"
-    user = "nobody"
+    user = None  # it does not refuse root, and its program may lie in a folder that is closed to others
 
     def __init__(self, authority: Authority, *, config: str | None = None, host: str = "127.0.0.1") -> None:
         self.program = consul_program()

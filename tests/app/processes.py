@@ -34,9 +34,9 @@ def listening(host: str, port: int) -> bool:
         return False
 
 
-def run_as(user: str) -> pwd.struct_passwd | None:
-    """The account to run a server as: `user` or nobody where the tests run as root, None (oneself) elsewhere."""
-    if os.geteuid() != 0:
+def run_as(user: str | None) -> pwd.struct_passwd | None:
+    """The account to run a server as: `user` or nobody where the tests run as root, None (oneself) elsewhere and for no `user`."""
+    if os.geteuid() != 0 or user is None:
         return None
     for name in (user, "nobody"):
         try:
@@ -72,7 +72,7 @@ class Server(ABC):
     """
 
     name: str
-    user: str
+    user: str | None
     graceful: signal.Signals = signal.SIGTERM
     username: str = ""
     password: str = ""
