@@ -284,8 +284,9 @@ def _with(meta: Indexed[None], value: T) -> Indexed[T]:
 def _kv_path(key: str, *, empty: bool = False) -> str:
     if not empty and not key:
         raise InvalidRequest("the key is empty: name one")
-    if len(key) > MAX_KEY or any(part in {".", ".."} for part in key.split("/")) or key.startswith("/"):
-        raise InvalidRequest(f"key {key!r:.80} is no key: at most {MAX_KEY} characters, no leading slash, no part `.` or `..`")
+    parts = key.removesuffix("/").split("/")
+    if len(key) > MAX_KEY or (key and any(part in {"", ".", ".."} for part in parts)):
+        raise InvalidRequest(f"key {key!r:.80} is no key: at most {MAX_KEY} characters in parts joined by /, none of them empty, `.` or `..`")
     return "/v1/kv/" + quote(key, safe="/")
 
 

@@ -244,6 +244,8 @@ def _server_error(op: str, status: int, text: str) -> PlatformError:
         return NoLeader(f"Consul has no leader now ({op})")
     if "permission denied" in lowered or "acl not found" in lowered:
         return PermissionDenied(f"Consul refuses {op}: {text}")
+    if "invalid key name" in lowered:
+        return InvalidRequest(f"Consul calls the key of {op} invalid: {text}")
     if "invalid session" in lowered:
         return SessionUnknown(f"Consul no longer knows the session ({op})")
     return ServerFailure(f"Consul failed at {op} ({status}): {text}")

@@ -153,13 +153,14 @@ class ServiceSet:
 
 @dataclass(frozen=True, slots=True)
 class ServiceDelete:
-    """Remove a service and its checks from a node. Consul fails the transaction where the node or service does not exist."""
+    """Remove a service and its checks from a node; fine where it does not exist. Consul wants some name beside the id and goes by the id."""
 
     node: str
     id: str
+    service: str = ""
 
     def wire(self) -> Json:
-        return {"Service": {"Verb": "delete", "Node": self.node, "Service": {"ID": self.id}}}
+        return {"Service": {"Verb": "delete", "Node": self.node, "Service": {"ID": self.id, "Service": self.service or self.id}}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -249,6 +249,8 @@ class Store:
                 row = service_row(node, service)
                 self.set_service(row)
                 return [{"Service": service_json(self.tables.services[node, row.id])}]
+            if not service.service:
+                raise Refused("Must provide service name (Service.Service) when service ID is provided")
             self.delete_service(node, service.id)
             return []
         if operation.check is not None:
