@@ -127,23 +127,29 @@ def get(name: str) -> Image:
     return next(image for image in ALL if image.name == name)
 
 
-def context(image: Image) -> dict[str, Path]:
+@dataclass(frozen=True)
+class Source:
+    """A file of a build, as it was when it was read: the tag and the image are made from the same bytes."""
+
+    content: bytes
+    executable: bool
+
+
+def context(image: Image) -> dict[str, Source]:
     """The files of the build, by their path in it: the Dockerfile's neighbours, or what its COPY lines name in the repository."""
     if image.dockerfile is None:
-        return {file.name: file for file in sorted(image.file.parent.iterdir()) if file.is_file()}
-    files = buildinput.copied(image.file.read_text(), REPO)
-    return {"Dockerfile": image.file, **files}
+        files = {file.name: file for file in image.file.parent.iterdir() if file.is_file()}
+    else:
+        files = {"Dockerfile": image.file, **buildinput.copied(image.file.read_text(), REPO)}
+    return {path: Source(file.read_bytes(), os.access(file, os.X_OK)) for path, file in sorted(files.items())}
 
 
-def reference(image: Image, tool_key: Callable[[str], str]) -> str:
-    """The image's name and tag; the tag changes with everything that goes into it. `tool_key` gives the key of a built tool."""
+def tag(image: Image, sources: Mapping[str, Source], base: str | None, tool: str | None) -> str:
+    """The image's name and tag; the tag changes with everything that goes into it: files, base image and key of the built tool."""
     digest = sha256()
-    for path, file in sorted(context(image).items()):
-        digest.update(path.encode() + b"\0" + (b"x" if os.access(file, os.X_OK) else b"-") + file.read_bytes() + b"\0")
-    if image.base is not None:
-        digest.update(reference(get(image.base), tool_key).encode())
-    if image.tool is not None:
-        digest.update(tool_key(image.tool).encode())
+    for path, source in sorted(sources.items()):
+        digest.update(path.encode() + b"\0" + (b"x" if source.executable else b"-") + source.content + b"\0")
+    digest.update(json.dumps([base, tool]).encode())
     return f"{REGISTRY}/{image.name}:{image.version}-{digest.hexdigest()[:KEY_LENGTH]}"
 
 
@@ -154,10 +160,19 @@ class Images:
         self._paths = paths
         self._command = command
         self._tool_key = tool_key
+        self._sources: dict[str, dict[str, Source]] = {}
 
     def reference(self, name: str) -> str:
         """The reference of the image `name`, built or not."""
-        return reference(get(name), self._tool_key)
+        image = get(name)
+        base = None if image.base is None else self.reference(image.base)
+        return tag(image, self._context(name), base, None if image.tool is None else self._tool_key(image.tool))
+
+    def _context(self, name: str) -> dict[str, Source]:
+        """Read once, so that a file that is edited meanwhile changes the next image and not half of this one."""
+        if name not in self._sources:
+            self._sources[name] = context(get(name))
+        return self._sources[name]
 
     def provide(self, names: Iterable[str], progress: Progress) -> None:
         """Builds and imports those of `names` that the node does not have.
@@ -219,17 +234,18 @@ class Images:
         step.note = f"building {image.name}"
         folder = self._paths.build / f"image-{image.name}"
         shutil.rmtree(folder, ignore_errors=True)
-        for path, file in context(image).items():
+        for path, source in self._context(image.name).items():
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(file, target)
+            target.write_bytes(source.content)
+            target.chmod(0o755 if source.executable else 0o644)
         if image.tool is not None:
             shutil.copyfile(self._command(image.tool).resolve(), folder / image.tool)
             (folder / image.tool).chmod(0o755)
         if image.name == "debian":
             os.link(self._base_system(step), folder / "base.tar")
         base = [] if image.base is None else ["--build-arg", f"BASE={self.reference(image.base)}"]
-        hosts = buildinput.prepare(self._paths.build / "host")
+        hosts = [] if image.base is None else buildinput.prepare(self._paths.build / "host")
         step.run(
             [
                 *self._buildah("build", "--isolation", "chroot", "--network", "host", "--pull-never", "--layers"),
@@ -270,4 +286,5 @@ class Images:
 
     def _buildah(self, command: str, *words: str) -> list[str]:
         storage = ["--root", str(self._paths.images / "storage"), "--runroot", str(self._paths.images / "run"), "--storage-driver", "overlay"]
-        return ["buildah", *storage, command, *words]
+        # In a mount namespace of its own, buildah leaves no mount behind, however it ends.
+        return ["unshare", "--mount", "buildah", *storage, command, *words]

@@ -62,10 +62,10 @@ def bring_up_node(sandbox: Sandbox) -> None:
     paths, progress = sandbox.paths, sandbox.progress
     debian.install(debian.missing(), progress)
     sandbox.toolchain.provide("node", progress)
-    plan = nodeconfig.plan(paths, sandbox.toolchain.command, sandbox.images.reference("pause"))
     with progress.step("namespaces and network") as step:
-        node.ensure_certificates(paths)
         sandbox.node.start_namespaces(step)
+        node.ensure_certificates(paths)
+    plan = nodeconfig.plan(paths, sandbox.toolchain.command, sandbox.images.reference("pause"))
     with progress.step("control plane") as step:
         sandbox.node.start_control_plane(plan, step)
         sandbox.kubectl.wait_for_api(step)
