@@ -1,5 +1,5 @@
 """The Pulumi program: deploy the stack."""
 
-from stacks.platform import deploy
+from stacks.deploy import deploy
 
 deploy()

@@ -20,8 +20,8 @@ from components.rabbitmq import RabbitMQ
 from components.redis import Redis
 from components.service import ConsulUse, Issuer, PostgresUse, RabbitmqUse, RedisUse, Service, ServiceArgs
 from components.workload import Demand, Resources
-from stacks import edges, engines, outputs, preflight
-from stacks.settings import StackSettings, load
+from stacks import edges, engines, outputs
+from stacks.settings import StackSettings
 
 ENGINES = ("postgres", "redis", "rabbitmq", "consul")
 # What a ServiceAccount may do with the platform's APIs: everything that concerns the service it is, and reading.
@@ -34,13 +34,6 @@ class Built:
 
     edges: tuple[Edge, ...]
     demand: Demand
-
-
-def deploy() -> None:
-    """The program that Pulumi runs: read the stack file, look at the cluster, register everything."""
-    stack, settings = pulumi.get_stack(), load()
-    preflight.check(settings.cluster.context, f"Pulumi.{stack}.yaml")
-    build(stack, settings)
 
 
 def build(stack: str, settings: StackSettings) -> Built:

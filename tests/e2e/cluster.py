@@ -1,0 +1,139 @@
+"""The running platform as the e2e tests see it: a stack of their own, `sandbox-e2e`, on the sandbox's node."""
+
+# pyright: basic, reportOptionalMemberAccess=false, reportArgumentType=false
+# (the Kubernetes client types every field of every answer as perhaps missing)
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar, cast
+
+import httpx2
+from kubernetes import client, config
+
+from stacks.outputs import PlatformOutputs
+
+STACK = "sandbox-e2e"
+T = TypeVar("T")
+
+
+def sandbox(*words: str, timeout: float = 900) -> str:
+    """What `python -m sandbox WORDS` prints; fails with all of it when the command fails."""
+    done = subprocess.run([sys.executable, "-m", "sandbox", *words], capture_output=True, text=True, timeout=timeout, check=False)
+    assert done.returncode == 0, f"python -m sandbox {' '.join(words)}:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def eventually(what: str, probe: Callable[[], T | None], *, seconds: float = 60) -> T:
+    """The first answer of `probe` that is not None. `seconds` is the promise under test, or a generous deadline."""
+    deadline = time.monotonic() + seconds
+    last: Exception | None = None
+    while time.monotonic() < deadline:
+        try:
+            found = probe()
+        except (OSError, httpx2.HTTPError, client.ApiException, AssertionError) as error:
+            last, found = error, None
+        if found is not None:
+            return found
+        time.sleep(0.25)
+    raise AssertionError(f"{what}: not within {seconds} s" + (f"; last: {last!r}" if last else ""))
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A stack that is up."""
+
+    outputs: PlatformOutputs
+    kubeconfig: str
+
+    @property
+    def namespace(self) -> str:
+        """Where everything of the stack lives."""
+        return self.outputs.namespace
+
+    @cached_property
+    def api(self) -> client.ApiClient:
+        """The API server."""
+        return config.new_client_from_config(config_file=self.kubeconfig)
+
+    @cached_property
+    def core(self) -> client.CoreV1Api:
+        """Pods, Secrets, Services."""
+        return client.CoreV1Api(self.api)
+
+    @cached_property
+    def apps(self) -> client.AppsV1Api:
+        """Deployments and StatefulSets."""
+        return client.AppsV1Api(self.api)
+
+    def secret(self, name: str) -> dict[str, str]:
+        """A Secret's values."""
+        data = cast("dict[str, str]", self.core.read_namespaced_secret(name, self.namespace).data)
+        return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+    def credential(self, engine: str, service: str) -> dict[str, str]:
+        """What a service authenticates with."""
+        return self.secret(self.outputs.secrets[engine][service])
+
+    def pods(self, name: str) -> list[client.V1Pod]:
+        """The live pods of a workload."""
+        found = self.core.list_namespaced_pod(self.namespace, label_selector=f"app.kubernetes.io/name={name}").items
+        return [pod for pod in found if pod.metadata.deletion_timestamp is None]
+
+    def all_ready(self, name: str) -> bool:
+        """Whether the workload has pods and all of them are ready."""
+        pods = self.pods(name)
+        return bool(pods) and all(any(c.type == "Ready" and c.status == "True" for c in (pod.status.conditions or [])) for pod in pods)
+
+    def kill(self, name: str) -> None:
+        """Kills the workload's pods at once, with no time to say goodbye."""
+        for pod in self.pods(name):
+            self.core.delete_namespaced_pod(pod.metadata.name, self.namespace, grace_period_seconds=0)
+
+    def ca_file(self) -> str:
+        """The stack's CA as a file."""
+        file = Path(tempfile.gettempdir()) / f"groundwork-{os.getuid()}-{STACK}-ca.crt"
+        file.write_text(self.outputs.ca.pem)
+        return str(file)
+
+    @contextmanager
+    def names(self) -> Generator[None]:
+        """Lets this process use the names of the cluster's Services, so that certificates are verified as they are in a pod."""
+        addresses = {f"{s.metadata.name}.{self.namespace}.svc": s.spec.cluster_ip for s in self.core.list_namespaced_service(self.namespace).items}
+        original = socket.getaddrinfo
+
+        def resolve(host: str | bytes | None, *rest: object, **named: object) -> object:
+            return original(addresses.get(host, host) if isinstance(host, str) else host, *rest, **named)  # type: ignore[arg-type]
+
+        socket.getaddrinfo = resolve  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            socket.getaddrinfo = original
+
+    def http(self, service: str) -> httpx2.Client:
+        """A client of one of the stack's HTTP services."""
+        return httpx2.Client(base_url=self.outputs.services[service], timeout=10)
+
+
+def kubeconfig() -> str | None:
+    """The sandbox's kubeconfig, or None where no node runs."""
+    done = subprocess.run(
+        ["bash", "-c", f'eval "$({sys.executable} -m sandbox env)" && kubectl get --raw /readyz >/dev/null && printf %s "$KUBECONFIG"'],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stdout if done.returncode == 0 and done.stdout else None

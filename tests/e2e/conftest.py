@@ -1,0 +1,42 @@
+"""The platform runs once for all e2e tests, as stack `sandbox-e2e`. Without a running sandbox the whole tier is skipped, and says so."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from stacks import outputs
+from tests.e2e import cluster
+from tests.e2e.cluster import STACK, Platform
+
+
+@pytest.fixture(scope="session")
+def kubeconfig() -> str:
+    """The running sandbox's kubeconfig."""
+    found = cluster.kubeconfig()
+    if found is None:
+        pytest.skip("no sandbox is running: the e2e tier needs `make up`")
+    return found
+
+
+def stack_outputs() -> dict[str, object]:
+    """The outputs of the test stack, from the engine's state."""
+    done = subprocess.run(
+        ["bash", "-c", f'eval "$({sys.executable} -m sandbox env)" && pulumi stack output --json --stack {STACK}'],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="session")
+def platform(kubeconfig: str) -> Iterator[Platform]:
+    """Stack `sandbox-e2e`, up. test_zz_destroy.py takes it down; an interrupted run's leftovers are taken over."""
+    cluster.sandbox("up", "--stack", STACK)
+    yield Platform(outputs.parse(stack_outputs()), kubeconfig)
