@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -36,7 +35,7 @@ def stack_outputs() -> dict[str, object]:
 
 
 @pytest.fixture(scope="session")
-def platform(kubeconfig: str) -> Iterator[Platform]:
+def platform(kubeconfig: str) -> Platform:
     """Stack `sandbox-e2e`, up. test_zz_destroy.py takes it down; an interrupted run's leftovers are taken over."""
     cluster.sandbox("up", "--stack", STACK)
-    yield Platform(outputs.parse(stack_outputs()), kubeconfig)
+    return Platform(outputs.parse(stack_outputs()), kubeconfig)
