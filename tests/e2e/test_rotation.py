@@ -1,0 +1,64 @@
+"""Bumping `rotation` changes every client's credentials: the old ones are refused, the new ones work, nothing is lost."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+
+import asyncpg
+import httpx2
+import pytest
+import redis
+
+from tests.e2e import cluster
+from tests.e2e.cluster import STACK, Platform, eventually
+from tests.e2e.demo import documents
+
+SERVICE = "document-service"
+ENGINES = ("postgres", "redis", "rabbitmq", "consul")
+
+
+@pytest.fixture(autouse=True)
+def names(platform: Platform) -> Iterator[None]:
+    with platform.names():
+        yield
+
+
+async def test_a_rotation_changes_all_credentials_and_loses_nothing(platform: Platform) -> None:
+    work = documents(platform)
+    created = [work.create(f"rotation{number}") for number in range(5)]
+    assert None not in created
+    old = {engine: platform.credential(engine, SERVICE) for engine in ENGINES}
+
+    cluster.sandbox("up", "--stack", STACK, "--set", "rotation=2")
+
+    new = {engine: platform.credential(engine, SERVICE) for engine in ENGINES}
+    assert {engine for engine in ENGINES if old[engine] == new[engine]} == set()
+    await refuses_the_old(platform, old)
+    eventually("the service is ready on its new credentials", lambda: platform.all_ready(SERVICE) or None)
+    assert work.create("afterwards") is not None
+    work.all_kept(seconds=60)
+
+
+async def refuses_the_old(platform: Platform, old: dict[str, dict[str, str]]) -> None:
+    """Every engine refuses what was valid before."""
+    ends, ca = platform.outputs.endpoints, platform.ca_file()
+    tls = ssl.create_default_context(cafile=ca)
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await asyncpg.connect(
+            host=ends["postgres"].host,
+            user=old["postgres"]["username"],
+            password=old["postgres"]["password"],
+            database="document_service",
+            ssl=tls,
+            timeout=10,
+        )
+    with redis.Redis(host=ends["redis"].host, ssl=True, ssl_ca_certs=ca, **old["redis"]) as connection, pytest.raises(redis.AuthenticationError):
+        connection.ping()  # pyright: ignore[reportUnknownMemberType]
+    with httpx2.Client(verify=tls, timeout=10) as session:
+        answer = session.get(
+            f"https://{ends['consul'].host}:{ends['consul'].port}/v1/kv/config/?recurse", headers={"X-Consul-Token": old["consul"]["token"]}
+        )
+        assert answer.status_code == 403
+        management = session.get(f"https://{ends['rabbitmq'].host}:15671/api/whoami", auth=(old["rabbitmq"]["username"], old["rabbitmq"]["password"]))
+        assert management.status_code == 401
