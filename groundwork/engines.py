@@ -27,6 +27,7 @@ HEARTBEAT = 10  # seconds between RabbitMQ's signs of life: a dead server is not
 UNAVAILABLE: Final[tuple[type[Exception], ...]] = (
     OSError,  # refused, reset, timed out
     asyncpg.InterfaceError,  # asyncpg's own word for a connection that is gone
+    asyncpg.InternalClientError,  # and what it says when the server dies within a transaction that is being cancelled
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # the server stops or starts
     asyncpg.InsufficientResourcesError,
@@ -87,6 +88,9 @@ class _MountedCredentials(CredentialProvider):
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
         username, password = self._settings.credential()
         return username, password.get_secret_value()
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        return self.get_credentials()
 
 
 def redis_client(settings: RedisSettings, *, timeout: float = 1.0, single_connection: bool = False) -> Redis:

@@ -92,5 +92,6 @@ def configure(service: str, *, version: str = "", level: Literal["debug", "info"
         library = logging.getLogger(name)
         library.handlers[:] = []
         library.propagate = True
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its words about starting and stopping say less than ours
     for name in ("aiormq", "aio_pika"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # they log addresses with each failed try; the health check says it better

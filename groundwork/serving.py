@@ -71,6 +71,7 @@ async def serve(app: ASGIApp, settings: Settings, metrics: Metrics, *, leave: Ca
         loop.add_signal_handler(number, stop.set)
     servers = [loop.create_task(server.serve(), name="http") for server in (main, side)]
     stopping = loop.create_task(stop.wait())
+    log.info("serving", url=f"http://{settings.address}:{settings.http_port}", metrics=f"http://{settings.address}:{settings.metrics_port}/metrics")
     try:
         await asyncio.wait([*servers, stopping], return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():

@@ -17,7 +17,6 @@ from demo.document_service.store import TABLES, Documents
 from demo.schema import SchemaCheck
 from groundwork import Platform, serving
 from groundwork.config.binding import Bound
-from groundwork.discovery.balancer import LoadBalancer
 from groundwork.discovery.models import Instance
 from groundwork.engines import postgres_pool, redis_client
 from groundwork.errors import BackendUnavailable, InvalidRequest, InvalidSettings, NotFound, PayloadTooLarge, ServiceUnknown
@@ -29,8 +28,9 @@ USER_SERVICE_SECONDS = 2.0
 class Users:
     """The user service, wherever the platform finds it."""
 
-    def __init__(self, balancer: LoadBalancer, http: aiohttp.ClientSession) -> None:
-        self._balancer = balancer
+    def __init__(self, p: Platform, http: aiohttp.ClientSession) -> None:
+        self._discovery = p.discovery
+        self._balancer = p.balancer("user-service")
         self._http = http
 
     async def exist(self, user_id: UUID) -> bool:
@@ -40,6 +40,7 @@ class Users:
             async with self._http.get(instance.url(f"/api/v1/users/{user_id}")) as response:
                 return response.status
 
+        await self._discovery.wait_for("user-service", timeout=USER_SERVICE_SECONDS)  # at once, but for the first seconds of both
         try:
             status = await self._balancer.call(ask)
         except (aiohttp.ClientError, TimeoutError, ServiceUnknown) as error:
@@ -109,7 +110,7 @@ async def main() -> None:
     ):
         documents, cache = Documents(pool), Cache(redis, settings.redis.key_prefix)
         indexing = Indexing(settings.rabbitmq, documents, cache)
-        users = Users(p.balancer("user-service"), http)
+        users = Users(p, http)
         p.health.add(SchemaCheck(pool, "documents", TABLES), timeout=5.0)
         p.run(indexing.run(), name="indexing")
         app = p.app("Document service")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID
 
-import asyncpg
 import structlog
 from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
 from demo.document_service.cache import Cache
 from demo.document_service.store import Documents
-from groundwork.engines import UNAVAILABLE, amqp_connection
+from groundwork.engines import amqp_connection
 from groundwork.settings import RabbitmqSettings
 
 QUEUE = "documents.index"
@@ -47,7 +46,7 @@ class Indexing:
                     async with asyncio.TaskGroup() as group:
                         group.create_task(self._send(channel))
                         group.create_task(self._receive(queue))
-            except* (*UNAVAILABLE, asyncpg.PostgresError) as error:
+            except* Exception as error:  # whatever it is, the outbox still holds what is to be done
                 log.warning("indexing pauses", error=type(error.exceptions[0]).__name__)
             await asyncio.sleep(RETRY_SECONDS)
 
