@@ -21,6 +21,7 @@ from groundwork.settings import ConsulSettings
 
 MAX_VALUE: Final = 512 * 1024  # kv_max_value_size (api-docs/kv)
 MAX_KEY: Final = 512
+MAX_INDEX: Final = 2**63  # no log gets that far, and waiting on it would be waiting for ever
 
 T = TypeVar("T")
 Params = dict[str, str | None]
@@ -266,6 +267,8 @@ def health_params(
 def _meta(headers: Mapping[str, str]) -> Indexed[None]:
     raw = headers.get("X-Consul-Index", "")
     index = int(raw) if raw.isascii() and raw.isdigit() and len(raw) <= 20 else 0
+    if index >= MAX_INDEX:
+        index = 0
     contact = headers.get("X-Consul-LastContact", "0")
     return Indexed(
         value=None,

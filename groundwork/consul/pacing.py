@@ -51,13 +51,17 @@ class TokenBucket:
 
     def take(self, now: float) -> float:
         """Take a token and return how many seconds to wait before using it."""
-        self._tokens = min(float(self._options.burst), self._tokens + (now - self._at) / self._interval)
-        self._at = now
-        self._tokens -= 1
-        if self._tokens >= 0:
+        ahead = max(0.0, self._at - now)  # tokens until then are given away
+        if ahead == 0.0:
+            self._tokens = min(float(self._options.burst), self._tokens + (now - self._at) / self._interval)
+            self._at = now
+        if self._tokens >= 1:
+            self._tokens -= 1
             self._interval = max(self._options.interval, self._interval / 2)
-            return 0.0
-        delay = -self._tokens * self._interval
+            return ahead
+        delay = ahead + (1 - self._tokens) * self._interval
+        self._tokens = 0.0
+        self._at = now + delay
         self._interval = min(self._options.slowest, self._interval * 2)
         return delay
 

@@ -85,7 +85,7 @@ class BlockingQuery(Generic[T]):
         self._read = read
         self._metrics = metrics
         self._random = random or SystemRandom()
-        self._delay = delay
+        self.delay = delay
         self._bucket = TokenBucket(options, monotonic())
         self._reset = False
         self._task: asyncio.Task[None] | None = None
@@ -135,7 +135,7 @@ class BlockingQuery(Generic[T]):
         return self.latest
 
     async def _run(self) -> None:
-        await asyncio.sleep(self._delay)
+        await asyncio.sleep(self.delay)
         after: int | None = None
         failures = 0
         while True:

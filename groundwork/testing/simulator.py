@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import unquote
@@ -276,7 +277,7 @@ class ConsulSimulator:
         breaks = fault.breaks if fault else None
         if breaks is Break.GZIP:
             headers["Content-Encoding"] = "gzip"
-            body = gzip.compress(b"[" + b" " * 200_000_000, compresslevel=9)
+            body = _bomb()
         if breaks not in {Break.TRUNCATE, Break.SLOW}:
             return web.Response(status=reply.status, body=body, headers=headers)
         response = web.StreamResponse(status=reply.status, headers=headers)
@@ -468,6 +469,12 @@ class ConsulSimulator:
                 denied.append({"OpIndex": number, "What": "Permission denied"})
         results, errors = ([], denied) if denied else self.store.transaction(operations)
         return _Reply(409 if errors else 200, _ENCODER.encode({"Results": results or None, "Errors": errors or None}))
+
+
+@cache
+def _bomb() -> bytes:
+    """64 MiB of blanks, compressed to a thousandth."""
+    return gzip.compress(b"[" + b" " * 64 * 1024 * 1024, compresslevel=1)
 
 
 def _key(seen: Request) -> str:

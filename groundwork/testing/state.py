@@ -60,7 +60,7 @@ class Store:
 
     def __init__(self) -> None:
         self.index = 10  # Consul has written its own things before anybody asks
-        self.tables = Tables()
+        self.tables: Tables = Tables()
         self.sessions: dict[str, str] = {}
         self._frozen = False
 
