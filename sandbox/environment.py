@@ -1,0 +1,42 @@
+"""The environment in which `pulumi` and `kubectl` work on the sandbox, for the engine and for a person's shell."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from sandbox.paths import REPO, Paths
+from sandbox.toolchain import environment_path
+
+
+def variables(paths: Paths) -> dict[str, str]:
+    """What `pulumi` and `kubectl` need, without PATH. Nothing in it is secret: the passphrase stays in its file."""
+    return {
+        "KUBECONFIG": str(paths.kubeconfig),
+        "PULUMI_HOME": str(paths.pulumi_home),
+        "PULUMI_BACKEND_URL": f"file://{paths.pulumi_backend}",
+        "PULUMI_CONFIG_PASSPHRASE_FILE": str(paths.passphrase),
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+    }
+
+
+def folders(paths: Paths, repository: Path = REPO) -> tuple[Path, ...]:
+    """What comes first on PATH: the virtual environment, because the language host takes the first Python there is; then the tools."""
+    return (repository / ".venv" / "bin", paths.bin)
+
+
+def process(paths: Paths, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of a `pulumi` that the sandbox starts."""
+    # A passphrase of the user's own would win over the file.
+    inherited = {key: value for key, value in environment.items() if not key.startswith("PULUMI_")}
+    return {**inherited, **variables(paths), "PATH": environment_path(folders(paths), environment)}
+
+
+def shell(paths: Paths, environment: Mapping[str, str] = os.environ) -> str:
+    """Lines for `eval`, in the words of any POSIX shell."""
+    values = {"PATH": environment_path(folders(paths), environment), **variables(paths)}
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
+    return "\n".join(["unset PULUMI_CONFIG_PASSPHRASE PULUMI_ACCESS_TOKEN", *lines])
