@@ -47,7 +47,7 @@ class ServiceRegistry:
         _check_owner(caller, wish.service_name)
         now = _now()
         record = Record(registration=wish, owner=caller.subject, registered_at=now, renewed_at=now)
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             known = await self.backend.get(wish.service_id)
             try:
                 if known is None:
@@ -55,6 +55,8 @@ class ServiceRegistry:
                 if known.record.owner != caller.subject:
                     raise InstanceConflict("owned by another subject")
                 if known.record.registration == wish:
+                    if attempt > 0 and not known.record.lapsed:
+                        return Registered(known, created=False)  # an equal request has just renewed it
                     return Registered(await self.backend.replace(known, _renewed(known.record, Status.PASSING)), created=False)
                 if not known.record.lapsed:
                     raise InstanceConflict("registered with another body: deregister it first or use another id")
