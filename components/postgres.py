@@ -30,6 +30,9 @@ SOCKETS = "/var/run/postgresql"
 PORTS = (stateful.Port("postgres", PORT, app_protocol="tcp"),)  # TLS begins inside of PostgreSQL's own protocol
 SYSTEM_DATABASES = frozenset({"postgres", "template0", "template1"})
 
+# Over TCP: while the entry point prepares a new volume, only the socket is open.
+PROBE = ("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(PORT), "-U", ADMIN, "-d", "postgres", "-t", "2")
+
 _DATABASE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 # Whatever no line names is refused: above all every connection without TLS. The socket is for the entry point, which creates the
@@ -117,9 +120,8 @@ log_parameter_max_length_on_error = 0
 
 
 def ready(failures: int) -> core.v1.ProbeArgs:
-    """Ready means that the server accepts connections. Over TCP: while the entry point prepares a new volume, only the socket is open."""
-    command = ["pg_isready", "-q", "-h", "127.0.0.1", "-p", str(PORT), "-U", ADMIN, "-d", "postgres", "-t", "2"]
-    return workload.exec_probe(command, period=2, timeout=3, failures=failures)
+    """Ready means that the server accepts connections."""
+    return workload.exec_probe(PROBE, period=2, timeout=3, failures=failures)
 
 
 def container(args: PostgresArgs, mounts: list[workload.Mount]) -> core.v1.ContainerArgs:

@@ -23,6 +23,8 @@ GID = 999
 CONFIG = "/etc/groundwork"
 DATA = "/data"
 PORTS = (stateful.Port("redis", PORT),)
+# `redis-cli ping` exits with 0 while the server is still loading its data, too: the answer counts.
+PROBE = f"redis-cli --tls --cacert {stateful.CA}/ca.crt -h localhost -p {PORT} --no-auth-warning --user probe --pass probe ping | grep -q PONG"
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,8 @@ def access_list(clients: tuple[RedisClient, ...], passwords: Mapping[str, str]) 
 
 
 def ready(failures: int) -> core.v1.ProbeArgs:
-    """Ready means PONG: `redis-cli ping` also exits 0 while the server is still loading its data."""
-    ping = f"redis-cli --tls --cacert {stateful.CA}/ca.crt -h localhost -p {PORT} --no-auth-warning --user probe --pass probe ping | grep -q PONG"
-    return workload.exec_probe(["sh", "-c", ping], period=2, timeout=3, failures=failures)
+    """Ready means PONG."""
+    return workload.exec_probe(["sh", "-c", PROBE], period=2, timeout=3, failures=failures)
 
 
 def container(args: RedisArgs, mounts: list[workload.Mount]) -> core.v1.ContainerArgs:
