@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import threading
 import time
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from joserfc import jwt
+from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from groundwork.settings import IssuerSettings
@@ -84,7 +86,9 @@ class Issuer:
         """A token signed with key `kid`."""
         key = self.keys[kid]
         algorithm = alg or {"RSA": "RS256", "EC": "ES256", "OKP": "Ed25519"}[key.key_type]
-        return jwt.encode({"alg": algorithm, "kid": kid, **(header or {})}, self.claims(**changes), key, algorithms=[algorithm])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SecurityWarning)  # EdDSA is an old name, and issuers still use it
+            return jwt.encode({"alg": algorithm, "kid": kid, **(header or {})}, self.claims(**changes), key, algorithms=[algorithm])
 
     def account(self, name: str, namespace: str = "demo") -> str:
         """A ServiceAccount's projected token."""
