@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, field
 
 import httpx2
@@ -51,6 +52,6 @@ class Documents:
 def documents(platform: Platform) -> Documents:
     """A new author and no documents."""
     with platform.http("user-service") as session:
-        answer = session.post("/api/v1/users", json={"name": "Ada"})
+        answer = session.post("/api/v1/users", json={"name": "Ada", "email": f"{uuid.uuid4()}@example.com"})
         assert answer.status_code == 201, answer.text
         return Documents(platform, str(answer.json()["id"]))

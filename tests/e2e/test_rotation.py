@@ -53,7 +53,9 @@ async def refuses_the_old(platform: Platform, old: dict[str, dict[str, str]]) ->
             ssl=tls,
             timeout=10,
         )
-    with redis.Redis(host=ends["redis"].host, ssl=True, ssl_ca_certs=ca, **old["redis"]) as connection, pytest.raises(redis.AuthenticationError):
+    user, password = old["redis"]["username"], old["redis"]["password"]
+    cache = redis.Redis(host=ends["redis"].host, username=user, password=password, ssl=True, ssl_ca_certs=ca)
+    with cache as connection, pytest.raises(redis.AuthenticationError):
         connection.ping()  # pyright: ignore[reportUnknownMemberType]
     with httpx2.Client(verify=tls, timeout=10) as session:
         answer = session.get(
