@@ -28,8 +28,8 @@ UID = 10001  # of the runtime image, as in components/service.py
 RESOURCES = Resources(cpu_m=20, memory_mib=128, cpu_limit_m=500, scratch_mib=16)
 DEADLINE_SECONDS = 300
 WAIT_SECONDS = 120  # how long one attempt waits for the engine; below the deadline, so that the reason reaches the log
-# Taken by other objects of an engine: `postgres-admin`, `postgres-accounts` and so on.
-RESERVED = frozenset({"accounts", "admin", "agent", "config", "headless", "probe", "secrets", "tls", "default", "guest", "postgres"})
+# Accounts that the engines have themselves, and the engines: a client's Secret is `<client>-<engine>`, an engine's own `<engine>-...`.
+RESERVED = frozenset({"admin", "agent", "probe", "default", "guest", "postgres", "redis", "rabbitmq", "consul"})
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -69,10 +69,10 @@ def secret_value(name: str, *, parent: pulumi.Resource, rotation: int | None = N
 
 
 def passwords(engine: str, clients: Sequence[str], *, at: Placement, rotation: int, parent: pulumi.Resource, provider: Provider) -> Issued:
-    """A password for each client, new with each `rotation`, in a Secret `<engine>-<client>` with `username` and `password`."""
+    """A password for each client, new with each `rotation`, in a Secret `<client>-<engine>` with `username` and `password`."""
     issued = Issued({}, {})
     for client in clients:
-        name = f"{engine}-{client}"
+        name = f"{client}-{engine}"
         password = secret_value(name, parent=parent, rotation=rotation)
         secret = core.v1.Secret(
             name,

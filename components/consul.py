@@ -38,6 +38,9 @@ PORTS = (
     stateful.Port("serf-tcp", SERF_PORT, app_protocol="tcp"),
     stateful.Port("serf-udp", SERF_PORT, Protocol.UDP, app_protocol="udp"),
 )
+# Without a leader a read of the catalog answers 500; with one it is 200 and, for the probe, empty. It needs no token and no program in the
+# image. (`/v1/status/leader` answers 200 in both cases.)
+PROBE_PATH = "/v1/catalog/services"
 REGISTRY_NODE = "platform-registry"  # the catalog's node under which the registry files all services
 
 Rules = Mapping[str, Mapping[str, Mapping[str, str]]]
@@ -193,12 +196,9 @@ def secret_config(management: str, agent: str, gossip: str) -> str:
 
 
 def ready(failures: int) -> core.v1.ProbeArgs:
-    """Ready means that there is a leader: without one a read of the catalog answers 500, with one it is 200 and, for the probe, empty.
-
-    It needs no token and no program in the image. (`/v1/status/leader` answers 200 in both cases.)
-    """
+    """Ready means that there is a leader."""
     return core.v1.ProbeArgs(
-        http_get=core.v1.HTTPGetActionArgs(path="/v1/catalog/services", port=PORT, scheme="HTTPS"),
+        http_get=core.v1.HTTPGetActionArgs(path=PROBE_PATH, port=PORT, scheme="HTTPS"),
         period_seconds=2,
         timeout_seconds=3,
         failure_threshold=failures,
@@ -301,7 +301,7 @@ class Consul(pulumi.ComponentResource):
         tokens: dict[str, pulumi.Output[str]] = {}
         self.credentials = {}
         for client in args.clients:
-            client_name = f"{name}-{client.name}"
+            client_name = f"{client.name}-{name}"
             secret_id = accounts.secret_value(client_name, parent=self, rotation=args.rotation).apply(token)
             secret = core.v1.Secret(client_name, metadata=labels.metadata(client_name, name, at), string_data={"token": secret_id}, opts=child)
             tokens[client.name] = secret_id
