@@ -19,11 +19,12 @@ from sandbox.progress import Step
 class Pod:
     """A pod as `status` shows it. `started` is when its youngest running container started, None while one is not running.
 
-    `note` is the reason that Kubernetes gives for a pod that is not well.
+    `workload` is its `app.kubernetes.io/name`, or its own name; `note` is the reason that Kubernetes gives for a pod that is not well.
     """
 
     namespace: str
     name: str
+    workload: str
     ready: bool
     finished: bool
     restarts: int
@@ -107,11 +108,13 @@ def parse_pod(item: Mapping[str, object]) -> Pod:
     containers = _list(status.get("containerStatuses"))
     running = [_mapping(_mapping(container.get("state")).get("running")).get("startedAt") for container in containers]
     starts = [dt.datetime.fromisoformat(str(start)) for start in running if start]
+    labels = _mapping(metadata.get("labels"))
     conditions = {str(condition.get("type")): condition for condition in _list(status.get("conditions"))}
     ready = conditions.get("Ready", {}).get("status") == "True"
     return Pod(
         namespace=str(metadata.get("namespace")),
         name=str(metadata.get("name")),
+        workload=str(labels.get("app.kubernetes.io/name") or metadata.get("name")),
         ready=ready,
         finished=status.get("phase") == "Succeeded",
         restarts=sum(int(str(container.get("restartCount", 0))) for container in containers),

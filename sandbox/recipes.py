@@ -104,7 +104,7 @@ ALL: tuple[Recipe, ...] = (
         (Command("pulumi", ("version",), f"v{PULUMI}"),),
         ("-tags", "osusergo,grpcnotrace", *_versions(f"github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v{PULUMI}")),
         4.5,
-        needed_for="platform",
+        needed_for="stack",
     ),
     Recipe(
         "pulumi-language-python",
@@ -113,7 +113,7 @@ ALL: tuple[Recipe, ...] = (
         _versions(),
         0.5,
         on_path=False,  # it has no version of its own to ask for
-        needed_for="platform",
+        needed_for="stack",
     ),
     Recipe(
         "pulumi-kubernetes",
@@ -122,11 +122,11 @@ ALL: tuple[Recipe, ...] = (
         _versions(f"github.com/pulumi/pulumi-kubernetes/provider/v4/pkg/version.Version={KUBERNETES_PLUGIN}"),
         7.5,
         on_path=False,  # plugins lie in PULUMI_HOME
-        needed_for="platform",
+        needed_for="stack",
     ),
 )
 
-STAGES = ("node", "images", "platform")
+STAGES = ("node", "images", "stack")
 
 
 def needed(stage: str) -> tuple[Recipe, ...]:

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from sandbox import addons, debian, lock, node, nodeconfig, preflight, recipes
-from sandbox.cluster import Kubectl
+from sandbox import addons, debian, lock, node, nodeconfig, preflight, recipes, status
+from sandbox.cluster import Kubectl, Pod
+from sandbox.engine import STACK, Engine
+from sandbox.errors import SandboxError
 from sandbox.images import Images
 from sandbox.node import Node
 from sandbox.nodeconfig import HOLDER
 from sandbox.paths import REPO, Paths
 from sandbox.preflight import Work
 from sandbox.progress import Progress
+from sandbox.stackfile import SandboxFacts
 from sandbox.toolchain import Toolchain, key
 
 NODE_IMAGES = ("pause", "debian")
-PLATFORM_IMAGES = ("postgres", "redis", "rabbitmq", "consul", "runtime")
+PLATFORM_IMAGES = ("postgres", "redis", "rabbitmq", "consul", "runtime")  # the names are those of the stack file's `images`
+PODS_SECONDS = 180
+PODS_FIX = "see the pod: `kubectl describe pod` and `kubectl logs` in the shell that `python -m sandbox env` makes"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command asks for. `only` None means everything."""
+
+    only: str | None = None
+    stack: str = STACK
+    namespace: str | None = None
+    overrides: Mapping[str, object] = field(default_factory=dict[str, object])
+    take_over: bool = False
+    repository: Path = REPO
 
 
 @dataclass(frozen=True)
@@ -82,17 +102,129 @@ def bring_up_node(sandbox: Sandbox) -> None:
 def bring_up_images(sandbox: Sandbox) -> None:
     """The images of the engines and of the runtime."""
     sandbox.toolchain.provide("images", sandbox.progress)
-    names = [name for name in PLATFORM_IMAGES if name != "runtime" or (REPO / "app" / "Dockerfile").is_file()]
-    sandbox.images.provide(names, sandbox.progress)
+    sandbox.images.provide(PLATFORM_IMAGES, sandbox.progress)
 
 
-def up(sandbox: Sandbox, *, stage: str, take_over: bool, repository: Path = REPO) -> None:
-    """Everything up to and including `stage`."""
-    lock.refuse_stranger(sandbox.paths, repository, take_over=take_over)
-    check(sandbox, stage)
-    os.umask(0o022)
+def bring_up_stack(sandbox: Sandbox, request: Request) -> None:
+    """The stack, and all its pods ready."""
+    progress = sandbox.progress
+    sandbox.toolchain.provide("stack", progress)
+    engine = Engine(sandbox.paths, request.stack, sandbox.toolchain.command("pulumi"))
+    with progress.step("Pulumi engine") as step:
+        engine.prepare(facts(sandbox, request), sandbox.toolchain.command("pulumi-resource-kubernetes"), step)
+    with progress.step(f"stack {request.stack}") as step:
+        step.outcome = engine.up(step).summary()
+    with progress.step("every pod is ready") as step:
+        namespace = str(engine.outputs().get("namespace", "")) or None
+        since = dt.datetime.fromtimestamp((sandbox.paths.run / "ready").stat().st_mtime, dt.UTC).replace(microsecond=0)
+        step.wait_for("the platform", lambda: unready(sandbox.kubectl.pods(namespace), since), timeout=PODS_SECONDS, fix=PODS_FIX, interval=1)
+
+
+def unready(pods: Iterable[Pod], since: dt.datetime) -> str | None:
+    """What is not ready yet, None where everything is. A pod that last started before `since` belongs to the node's life before this one."""
+    waiting = [pod for pod in pods if not pod.finished and (not pod.ready or pod.started is None or pod.started < since)]
+    return ", ".join(f"{pod.name} ({pod.note or 'starting again'})" for pod in waiting) or None
+
+
+def facts(sandbox: Sandbox, request: Request) -> SandboxFacts:
+    """What the stack must know of this machine."""
+    images = {name: sandbox.images.reference(name) for name in PLATFORM_IMAGES}
+    return SandboxFacts(images=images, namespace=request.namespace, overrides=request.overrides)
+
+
+def up(sandbox: Sandbox, request: Request) -> None:
+    """What `request` asks for, as far as it is not there yet."""
+    lock.refuse_stranger(sandbox.paths, request.repository, take_over=request.take_over)
+    check(sandbox, request.only or recipes.STAGES[-1])
     with lock.exclusive(sandbox.paths):
-        lock.claim(sandbox.paths, repository, take_over=take_over)
-        bring_up_node(sandbox)
-        if stage != "node":
+        lock.claim(sandbox.paths, request.repository, take_over=request.take_over)
+        if request.only != "stack":
+            bring_up_node(sandbox)
+        if request.only in {None, "images"}:
             bring_up_images(sandbox)
+        if request.only in {None, "stack"}:
+            bring_up_stack(sandbox, request)
+    if request.only is None:
+        sandbox.progress.say(summary(sandbox, request))
+
+
+def preview(sandbox: Sandbox, request: Request, *, expect_no_changes: bool) -> None:
+    """What an `up` of the stack would change; prints what the engine prints."""
+    lock.refuse_stranger(sandbox.paths, request.repository, take_over=False)
+    engine = Engine(sandbox.paths, request.stack, sandbox.toolchain.command("pulumi"))
+    with lock.exclusive(sandbox.paths), sandbox.progress.step(f"preview of stack {request.stack}") as step:
+        engine.prepare(facts(sandbox, request), sandbox.toolchain.command("pulumi-resource-kubernetes"), step)
+        try:
+            step.outcome = engine.preview(step, expect_no_changes=expect_no_changes).summary()
+        finally:
+            sandbox.progress.say(step.log.read_text())
+
+
+def destroy(sandbox: Sandbox, request: Request) -> None:
+    """Removes the stack and everything it made in the cluster."""
+    lock.refuse_stranger(sandbox.paths, request.repository, take_over=False)
+    engine = Engine(sandbox.paths, request.stack, sandbox.toolchain.command("pulumi"))
+    if not engine.checkpoint.is_file():
+        sandbox.progress.say(f"there is no stack {request.stack}")
+        return
+    with lock.exclusive(sandbox.paths), sandbox.progress.step(f"destroy stack {request.stack}") as step:
+        engine.prepare(facts(sandbox, request), sandbox.toolchain.command("pulumi-resource-kubernetes"), step)
+        step.outcome = engine.destroy(step).summary()
+
+
+def down(sandbox: Sandbox, repository: Path = REPO) -> None:
+    """Stops everything; the data stays."""
+    if os.geteuid() != 0:
+        raise SandboxError("you are not root: processes and namespaces of the sandbox are root's", fix="run `sudo make down`")
+    lock.refuse_stranger(sandbox.paths, repository, take_over=False)
+    if not sandbox.paths.root.is_dir():
+        sandbox.progress.say("there is no sandbox on this machine")
+        return
+    with lock.exclusive(sandbox.paths):
+        sandbox.node.stop(sandbox.progress)
+    sandbox.progress.say(f"stopped. Volumes, cluster and stack state stay in {sandbox.paths.state} for the next `make up`")
+
+
+def clean(sandbox: Sandbox, repository: Path = REPO) -> None:
+    """Stops everything and removes data and caches."""
+    down(sandbox, repository)
+    if sandbox.paths.root.is_dir():
+        with sandbox.progress.step("remove data and caches") as step:
+            step.outcome = str(sandbox.paths.root)
+            for entry in sandbox.paths.root.iterdir():
+                if entry != sandbox.paths.logs:
+                    remove(entry)
+        remove(sandbox.paths.root)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a whole folder.
+
+    Raises SandboxError where something of it stays, such as a mount.
+    """
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        raise SandboxError(f"{path} cannot be removed completely", fix=f"see what uses it (`mount | grep {path}`), then run `make clean` again")
+
+
+def summary(sandbox: Sandbox, request: Request) -> str:
+    """What a person sees at the end: what runs where, and what to try."""
+    found, memory = status.platform_rows(sandbox.kubectl)
+    outputs = Engine(sandbox.paths, request.stack, sandbox.toolchain.command("pulumi")).outputs()
+    own = sum(process.memory for process in status.node_processes(sandbox.node))
+    commands = status.try_commands(outputs, found)
+    return "\n".join(
+        (
+            "",
+            status.platform_table(found),
+            "",
+            f"memory: node {status.mib(own)} + pods {status.mib(sum(memory.values()))} = {status.mib(own + sum(memory.values()))}",
+            "certificates, processes and all of this again: make status",
+            "",
+            "try:",
+            *(f"  {command}" for command in commands),
+        )
+    )
