@@ -369,7 +369,7 @@ class ConsulSimulator:
         if path.startswith("/v1/health/service/"):
             service = unquote(path.removeprefix("/v1/health/service/"))
             index, rows = store.instances(service)
-            entries = [self._entry(row) for row in rows]
+            entries = [self.entry(row) for row in rows]
             if "passing" in seen.query:
                 entries = [entry for row, entry in zip(rows, entries, strict=True) if all(check.status == "passing" for check in store.checks(row))]
             allowed = _allows(access.service_read, service)
@@ -404,7 +404,8 @@ class ConsulSimulator:
         node = self.store.tables.nodes[name]
         return {"ID": "", "Node": name, "Address": node.address, "Datacenter": "dc1", "TaggedAddresses": None, "Meta": dict(node.meta) or None}
 
-    def _entry(self, row: Service) -> dict[str, object]:
+    def entry(self, row: Service) -> dict[str, object]:
+        """An instance with its node and checks, as the health API answers."""
         checks = [check_json(check) for check in self.store.checks(row)]
         return {"Node": self._node(row.node), "Service": service_json(row), "Checks": checks}
 
