@@ -14,6 +14,6 @@ import (
 )
 
 func main() {
-	dnsserver.Directives = []string{"ready", "health", "errors", "cache", "template", "kubernetes"}
+	dnsserver.Directives = []string{"ready", "health", "errors", "cache", "kubernetes", "template"} // in this order they answer: what is not the cluster's is nobody's
 	coremain.Run()
 }
