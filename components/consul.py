@@ -176,6 +176,7 @@ def server_config(name: str, servers: int, namespace: str, cluster_domain: str) 
     }
     if servers > 1:
         config["retry_join"] = [f"{name}-headless.{namespace}.svc.{cluster_domain}"]
+        config["retry_interval"] = "5s"  # a killed server's name is free for its new address only after half a minute
         config["autopilot"] = {"min_quorum": servers // 2 + 1}
     return json.dumps(config, sort_keys=True, indent=1)
 
