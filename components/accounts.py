@@ -31,6 +31,9 @@ WAIT_SECONDS = 120  # how long one attempt waits for the engine; below the deadl
 # Accounts that the engines have themselves, and the engines: a client's Secret is `<client>-<engine>`, an engine's own `<engine>-...`.
 RESERVED = frozenset({"admin", "agent", "probe", "default", "guest", "postgres", "redis", "rabbitmq", "consul"})
 
+# A Job that failed for good never runs again: the next `up` replaces it, though its content is the same (pulumi-kubernetes' own annotation).
+RETRIED = {"pulumi.com/replaceUnready": "true"}
+
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -168,7 +171,7 @@ def apply(engine: str, args: AccountsArgs, *, parent: pulumi.Resource, provider:
     after = pulumi.ResourceOptions(parent=parent, provider=provider, depends_on=[secret, *depends_on])
     done = batch.v1.Job(
         name,
-        metadata=meta.v1.ObjectMetaArgs(name=job_name, namespace=args.at.namespace, labels=labels.labels(name, args.at.stack)),
+        metadata=meta.v1.ObjectMetaArgs(name=job_name, namespace=args.at.namespace, labels=labels.labels(name, args.at.stack), annotations=RETRIED),
         spec=job(pod),
         opts=after,
     )

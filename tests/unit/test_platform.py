@@ -211,6 +211,10 @@ def test_the_largest_container_is_within_the_limit_range(graph: Graph) -> None:
             assert int(container["resources"]["limits"]["cpu"][:-1]) <= int(limit["cpu"][:-1]), resource.name
 
 
+def test_a_job_that_failed_is_replaced_by_the_next_up(graph: Graph) -> None:
+    assert [j.name for j in graph.of_type("Job") if j["metadata"].get("annotations", {}).get("pulumi.com/replaceUnready") != "true"] == []
+
+
 def test_no_credential_is_shared_by_two_workloads(graph: Graph) -> None:
     mounted: dict[str, set[str]] = {}
     for resource, pod in pods(graph):
