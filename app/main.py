@@ -12,6 +12,7 @@ from groundwork.consul.hub import WatchHub
 from groundwork.consul.metrics import consul_metrics
 from groundwork.consul.pacing import CONFIG
 from groundwork.errors import InvalidSettings
+from groundwork.registry.policy import AddressPolicy
 from groundwork.settings import Settings
 
 Role = Literal["registry", "config", "all"]
@@ -38,7 +39,7 @@ async def run(role: Role, settings: Settings) -> None:
     async with Platform(settings) as p:
         app = p.app(TITLES[role], body_limits={config.PREFIX: config.MAX_VALUE})
         if role != "config":
-            services.mount(app, services.ServicesApi(p.registry, p.discovery, p.health))
+            services.mount(app, services.ServicesApi(p.registry, p.discovery, p.health, AddressPolicy(settings.allowed_cidrs)))
             if p.backends.registry.name != "memory":  # the embedded one sweeps by itself
                 p.run(p.registry.run_sweeper(), name="sweeper")
         watches: WatchHub[tuple[config.ConfigEntry, ...]] = WatchHub(CONFIG, consul_metrics(p.metrics.registry))

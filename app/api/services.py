@@ -14,12 +14,13 @@ from fastapi.responses import Response, StreamingResponse
 from app.api.events import Event, stream
 from app.api.models import Heartbeat, InstanceAnswer, Maintenance, Page, RegisteredAnswer, RegistrationAnswer, ServicesAnswer
 from groundwork.auth import Principal
-from groundwork.auth.principal import REGISTRY_READ, REGISTRY_WRITE
+from groundwork.auth.principal import REGISTRY_ADMIN, REGISTRY_READ, REGISTRY_WRITE
 from groundwork.discovery.client import DiscoveryClient, ServiceSnapshot
 from groundwork.discovery.models import Instance
 from groundwork.errors import InvalidRequest, NoInstances, ServiceUnknown
 from groundwork.health import HealthRegistry, State
 from groundwork.registry.models import Registration, ServiceId, Tag, seconds
+from groundwork.registry.policy import AddressPolicy
 from groundwork.registry.service import ServiceRegistry
 from groundwork.settings import ServiceName
 from groundwork.web.guard import requires
@@ -46,6 +47,7 @@ class ServicesApi:
     registry: ServiceRegistry
     discovery: DiscoveryClient
     health: HealthRegistry
+    policy: AddressPolicy
     turns: dict[str, int] = field(default_factory=dict[str, int])  # of round robin, by service
 
 
@@ -74,7 +76,8 @@ def mount(app: FastAPI, api: ServicesApi) -> None:
     },
     summary="Register an instance",
 )
-async def register(wish: Registration, api: Api, caller: Writer, response: Response) -> RegisteredAnswer:
+async def register(wish: Registration, request: Request, api: Api, caller: Writer, response: Response) -> RegisteredAnswer:
+    api.policy.admit(wish, caller=request.client.host if request.client else "", admin=caller.may(REGISTRY_ADMIN))
     outcome = await api.registry.register(wish, caller)
     path = f"{PREFIX}/{wish.service_id}"
     response.headers["Location"] = path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from hashlib import sha256
 from ipaddress import ip_address
 from typing import Annotated, Literal, Self
 
@@ -14,6 +13,7 @@ from groundwork.discovery.models import Instance, Status
 from groundwork.settings import Port, ServiceName
 
 MIN_TTL, MAX_TTL = 1.0, 3600.0  # seconds
+MIN_INTERVAL = 5.0
 MIN_DEREGISTER = 60.0  # seconds: Consul's own floor (api-docs/agent/check)
 MAX_DEREGISTER = 7 * 86400.0
 MAX_TAGS, MAX_META = 64, 64  # Consul keeps 64 pairs, keys of 128 and values of 512 characters (agent/structs)
@@ -40,6 +40,12 @@ def _ttl(text: str) -> str:
     return text
 
 
+def _interval(text: str) -> str:
+    if not MIN_INTERVAL <= seconds(text) <= MAX_TTL:
+        raise ValueError(f"interval must be from {MIN_INTERVAL:.0f}s to {MAX_TTL:.0f}s")
+    return text
+
+
 def _deregister(text: str) -> str:
     if not MIN_DEREGISTER <= seconds(text) <= MAX_DEREGISTER:
         raise ValueError(f"deregister_after must be from {MIN_DEREGISTER:.0f}s to 168h, much longer than any outage that may pass")
@@ -50,7 +56,7 @@ def _address(text: str) -> str:
     try:
         address = ip_address(text)
     except ValueError:
-        if _HOST.fullmatch(text) is None or text.rsplit(".", 1)[-1].isdecimal():  # 127.1 and 0x7f.1 are no host names
+        if _HOST.fullmatch(text) is None or text.rsplit(".", 1)[-1][:1].isdigit():  # 127.1 and 0x7f000001 are no host names
             raise ValueError("must be an IP address or a host name") from None
         return text
     if address.is_unspecified or address.is_multicast:
@@ -65,20 +71,26 @@ MetaValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00-\
 
 
 class CheckSpec(BaseModel):
-    """How the registry knows that the instance lives: it renews its lease within `ttl`, or it is critical and, after
-    `deregister_after`, gone.
+    """How the registry knows that the instance lives. `ttl`: it renews its lease within that time, or it is critical. `http`: the registry
+    asks it every `interval`. After `deregister_after` in that state it is gone.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    type: Literal["ttl"] = "ttl"
+    type: Literal["ttl", "http"] = "ttl"
     ttl: Annotated[str, AfterValidator(_ttl)] = Field(default="30s", description="the lease; renew it three times as often")
+    interval: Annotated[str, AfterValidator(_interval)] = "10s"
     deregister_after: Annotated[str, AfterValidator(_deregister)] = "30m"
 
     @property
     def ttl_seconds(self) -> float:
         """The lease's length."""
         return seconds(self.ttl)
+
+    @property
+    def interval_seconds(self) -> float:
+        """Between two HTTP checks."""
+        return seconds(self.interval)
 
     @property
     def deregister_after_seconds(self) -> float:
@@ -112,12 +124,6 @@ class Registration(BaseModel):
         if "//" in path or ".." in path:
             raise ValueError("must be a plain path such as /health/ready")
         return path
-
-    def digest(self) -> str:
-        """Equal for equal registrations."""
-        content = self.model_dump(mode="json")
-        content["metadata"] = dict(sorted(self.metadata.items()))
-        return sha256(repr(content).encode()).hexdigest()
 
 
 class Record(BaseModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,6 +16,7 @@ from groundwork.discovery.models import Status
 from groundwork.errors import Conflict, InstanceConflict, InstanceUnknown, NotOwner, PlatformError
 from groundwork.metrics import Metrics
 from groundwork.registry.models import Record, Registration, Stored
+from groundwork.registry.prober import Prober
 
 ATTEMPTS = 8  # of a write that loses against others; each loss means that another one won
 SWEEP_SECONDS = 1.0
@@ -38,6 +40,7 @@ class ServiceRegistry:
         self._metrics = metrics
         self._clock = clock
         self._seen: dict[str, tuple[int, float]] = {}
+        self._prober = Prober()
 
     async def register(self, wish: Registration, caller: Principal) -> Registered:
         """Register an instance, all of it or nothing.
@@ -119,6 +122,8 @@ class ServiceRegistry:
                 self._seen[item.record.service_id] = (item.index, now)
                 continue
             await self._end(item, now - since, now)
+        for service_id, status in (await self._prober.look(stored, now)).items():
+            await self._found(service_id, status)
 
     async def run_sweeper(self) -> None:
         """Sweep until cancelled."""
@@ -134,7 +139,7 @@ class ServiceRegistry:
         record = item.record
         check = record.registration.check
         try:
-            if not record.lapsed and quiet >= check.ttl_seconds:
+            if check.type == "ttl" and not record.lapsed and quiet >= check.ttl_seconds:
                 ended = await self.backend.replace(item, record.changed(lapsed=True, status=Status.CRITICAL))
                 self._seen[record.service_id] = (ended.index, now)
                 log.warning("lease ended", service=record.registration.service_name, instance=record.service_id)
@@ -145,6 +150,14 @@ class ServiceRegistry:
                 log.warning("instance forgotten", service=record.registration.service_name, instance=record.service_id)
         except Conflict:
             pass  # a heartbeat was faster, as it should be
+
+    async def _found(self, service_id: str, status: Status) -> None:
+        """Write down what an HTTP check found, where it is news."""
+        known = await self.backend.get(service_id)
+        if known is None or known.record.status is status:
+            return
+        with suppress(Conflict):  # the next check will tell
+            await self.backend.replace(known, known.record.changed(status=status, lapsed=status is Status.CRITICAL))
 
     async def _change(self, service_id: str, caller: Principal, change: Callable[[Record], Record]) -> Stored:
         for _ in range(ATTEMPTS):

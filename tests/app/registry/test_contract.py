@@ -171,7 +171,7 @@ async def test_r28_only_one_replica_ends_leases_and_the_other_takes_over(backend
     if backend.name == "memory":
         pytest.skip("the embedded back end has one process")
     first, second = backend.records, backend.again
-    assert await first.lead()
+    assert await leads(first)
     assert not await second.lead()
     await first.close()
     assert await leads(second)
