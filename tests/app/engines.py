@@ -28,6 +28,7 @@ from signal import SIGINT
 
 import pytest
 
+from sandbox.paths import locate
 from tests.app.pki import Authority
 from tests.app.processes import Server, free_port, listening
 
@@ -50,13 +51,13 @@ def postgres_program(program: str) -> Path:
 
 
 def consul_program() -> Path:
-    """Consul: the one that CONSUL_BIN names, or on PATH."""
+    """Consul: the one that CONSUL_BIN names, on PATH, or built by the sandbox."""
     named = os.environ.get("CONSUL_BIN")
     if named is not None:
         if not Path(named).is_file():
             pytest.fail(f"CONSUL_BIN is {named}, which is no file")
         return Path(named)
-    return find("consul")
+    return find("consul", str(locate().bin))
 
 
 class Postgres(Server):

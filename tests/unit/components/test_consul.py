@@ -1,0 +1,161 @@
+"""Consul: what its promises of safety rest on, for one server and for three. How servers behave with it: tests/app/configs."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from base64 import b64decode
+from typing import Any
+
+import pytest
+
+from components import consul, stateful
+from components.consul import ConsulClient, ConsulRole
+from components.contracts import Protocol, Workload
+from tests.unit.components import engines
+
+
+def config(servers: int = 1) -> dict[str, Any]:
+    return json.loads(consul.server_config("consul", servers, "groundwork-dev", "cluster.local"))
+
+
+def container(servers: int = 1) -> dict[str, Any]:
+    return engines.server(engines.graph(engines.consul(servers=servers)))["spec.template.spec.containers.0"]
+
+
+def test_a_server_is_no_development_agent() -> None:
+    command = container()["command"]
+    assert "-dev" not in command
+    assert command[:2] == ["consul", "agent"]
+    assert config()["server"] is True
+    assert config()["data_dir"] == consul.DATA
+
+
+def test_only_the_encrypted_api_is_open() -> None:
+    ports = config()["ports"]
+    assert {name for name, number in ports.items() if number > 0} == {"https", "server", "serf_lan"}
+    assert ports["http"] == -1
+
+
+def test_access_is_denied_by_default() -> None:
+    assert config()["acl"] == {"enabled": True, "default_policy": "deny", "down_policy": "extend-cache"}
+
+
+def test_servers_verify_each_other() -> None:
+    tls = config()["tls"]
+    assert tls["internal_rpc"] == {"verify_incoming": True, "verify_server_hostname": True}
+    assert tls["defaults"]["verify_outgoing"] is True
+
+
+def test_secrets_stand_in_a_secret_file_and_never_in_the_plain_one() -> None:
+    graph = engines.graph(engines.consul())
+    plain = graph.one("ConfigMap", "consul-config")
+    assert "tokens" not in plain["data"]["server.json"]
+    assert "encrypt" not in config()
+    assert plain.secret_paths == ()
+    secret = json.loads(graph.one("Secret", "consul-secrets")["stringData"]["secrets.json"])
+    assert set(secret["acl"]["tokens"]) == {"initial_management", "agent"}
+    assert len(b64decode(secret["encrypt"])) == 32
+
+
+def test_no_token_is_an_argument_or_a_variable() -> None:
+    graph = engines.graph(engines.consul())
+    secrets = [*json.loads(graph.one("Secret", "consul-secrets")["stringData"]["secrets.json"])["acl"]["tokens"].values()]
+    assert not [token for token in secrets if token in str(container())]
+
+
+def test_the_management_token_of_the_job_is_the_servers() -> None:
+    graph = engines.graph(engines.consul())
+    tokens = json.loads(graph.one("Secret", "consul-secrets")["stringData"]["secrets.json"])["acl"]["tokens"]
+    assert graph.one("Secret", "consul-accounts")["stringData"]["admin"] == tokens["initial_management"]
+    agent = next(token for token in engines.accounts(graph, "consul")["tokens"] if token["name"] == "agent")
+    assert agent["token"] == tokens["agent"]
+
+
+def test_a_token_is_a_uuid_and_follows_from_its_secret() -> None:
+    assert uuid.UUID(consul.token("a")).version == 4
+    assert consul.token("a") == consul.token("a") != consul.token("b")
+
+
+def test_no_value_is_made_by_a_resource_whose_id_would_show_it() -> None:
+    graph = engines.graph(engines.consul())
+    assert {r.type for r in graph.resources if r.type.startswith("random:")} == {"random:index/randomPassword:RandomPassword"}
+
+
+def test_one_server_expects_itself_and_stays_a_member_when_it_ends() -> None:
+    assert config()["bootstrap_expect"] == 1
+    assert config()["leave_on_terminate"] is False
+    assert "retry_join" not in config()
+
+
+def test_three_servers_find_each_other_and_keep_a_quorum() -> None:
+    three = config(3)
+    assert three["bootstrap_expect"] == 3
+    assert three["retry_join"] == ["consul-headless.groundwork-dev.svc.cluster.local"]
+    assert three["autopilot"] == {"min_quorum": 2}
+    assert three["leave_on_terminate"] is True
+
+
+def test_three_servers_are_spread_and_evicted_one_at_a_time() -> None:
+    graph = engines.graph(engines.consul(servers=3))
+    assert graph.one("PodDisruptionBudget", "consul")["spec.maxUnavailable"] == 1
+    assert engines.server(graph)["spec.replicas"] == 3
+    assert engines.server(graph)["spec.template.spec"]["topologySpreadConstraints"]
+
+
+def test_a_budget_for_one_server_would_block_every_drain() -> None:
+    assert engines.graph(engines.consul()).of_type("PodDisruptionBudget") == []
+
+
+def test_servers_talk_to_each_other_where_there_are_more_than_one() -> None:
+    among = {(e.port, e.protocol) for e in consul.edges("consul", engines.consul(servers=3)) if e.client == Workload("consul")}
+    assert among == {(8300, Protocol.TCP), (8301, Protocol.TCP), (8301, Protocol.UDP)}
+    assert [e for e in consul.edges("consul", engines.consul()) if e.client == Workload("consul")] == []
+
+
+def test_ready_asks_for_a_leader_without_a_token_and_without_a_program() -> None:
+    probe = container()["readinessProbe"]
+    assert probe["httpGet"] == {"path": "/v1/catalog/services", "port": 8501, "scheme": "HTTPS"}
+
+
+def test_a_server_is_bound_to_its_pod_s_address() -> None:
+    assert container()["command"][-1] == "-bind=$(POD_IP)"
+    assert container()["env"] == [{"name": "POD_IP", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}}]
+
+
+def test_a_reader_writes_nothing() -> None:
+    assert "write" not in json.dumps(consul.rules((ConsulRole.READER,)))
+
+
+def test_each_writer_writes_its_own_part_only() -> None:
+    def writable(role: ConsulRole) -> set[tuple[str, str]]:
+        granted = consul.rules((role,))
+        return {(kind, name) for kind, rules in granted.items() for name, rule in rules.items() if rule["policy"] == "write"}
+
+    assert writable(ConsulRole.CONFIG_WRITER) == {("key_prefix", "config/")}
+    assert writable(ConsulRole.REGISTRY_WRITER) == {
+        ("key_prefix", "registry/"),
+        ("node", "platform-registry"),
+        ("service_prefix", ""),
+        ("session_prefix", ""),
+    }
+
+
+def test_no_role_reaches_the_access_lists_or_the_operator_s_commands() -> None:
+    assert not {"acl", "operator", "keyring"} & consul.rules(tuple(ConsulRole)).keys()
+
+
+def test_no_path_of_the_configuration_is_missing_in_the_pod() -> None:
+    mounted = {mount["mountPath"] for mount in container()["volumeMounts"]}
+    assert {stateful.TLS, stateful.CA, consul.CONFIG, consul.SECRETS, consul.DATA, "/tmp"} <= mounted
+
+
+@pytest.mark.parametrize("servers", [0, 2, 4, 5])
+def test_a_number_of_servers_that_has_no_use_is_refused(servers: int) -> None:
+    with pytest.raises(ValueError, match=f"consul.servers is {servers}: use 1, or 3"):
+        engines.consul(servers=servers)
+
+
+def test_a_client_without_roles_is_refused() -> None:
+    with pytest.raises(ValueError, match="orders has no roles: give it at least reader"):
+        engines.consul(ConsulClient("orders", ()))
