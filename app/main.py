@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Literal
 
 import structlog
+from fastapi import FastAPI
 
 from app.api import config, services
 from groundwork import Platform
@@ -33,21 +37,28 @@ def check(role: Role, settings: Settings) -> None:
         raise InvalidSettings("consul is not configured in profile `prod`: set `consul.address`")
 
 
+@asynccontextmanager
+async def application(role: Role, p: Platform) -> AsyncGenerator[FastAPI]:
+    """The APIs of `role` on a running platform."""
+    settings = p.settings
+    app = p.app(TITLES[role], body_limits={config.PREFIX: config.MAX_VALUE})
+    watches: WatchHub[tuple[config.ConfigEntry, ...]] = WatchHub(replace(CONFIG, start_jitter=0.0), consul_metrics(p.metrics.registry))
+    if role != "config":
+        services.mount(app, services.ServicesApi(p.registry, p.discovery, p.health, AddressPolicy(settings.allowed_cidrs)))
+        if p.backends.registry.name != "memory":  # the embedded one sweeps by itself
+            p.run(p.registry.run_sweeper(), name="sweeper")
+    if role != "registry":
+        config.mount(app, config.ConfigApi(p.backends.config, watches, p.health, settings.config_prefix))
+    try:
+        yield app
+    finally:
+        await watches.aclose()
+
+
 async def run(role: Role, settings: Settings) -> None:
     """Serve the APIs of `role` until SIGTERM. Raises InvalidSettings before anything is started."""
     check(role, settings)
-    async with Platform(settings) as p:
-        app = p.app(TITLES[role], body_limits={config.PREFIX: config.MAX_VALUE})
-        if role != "config":
-            services.mount(app, services.ServicesApi(p.registry, p.discovery, p.health, AddressPolicy(settings.allowed_cidrs)))
-            if p.backends.registry.name != "memory":  # the embedded one sweeps by itself
-                p.run(p.registry.run_sweeper(), name="sweeper")
-        watches: WatchHub[tuple[config.ConfigEntry, ...]] = WatchHub(CONFIG, consul_metrics(p.metrics.registry))
-        if role != "registry":
-            config.mount(app, config.ConfigApi(p.backends.config, watches, p.health, settings.config_prefix))
+    async with Platform(settings) as p, application(role, p) as app:
         if settings.profile == "dev":
             log.info("docs", url=f"http://{settings.address}:{settings.http_port}/docs")
-        try:
-            await p.serve(app)
-        finally:
-            await watches.aclose()
+        await p.serve(app)

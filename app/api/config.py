@@ -25,6 +25,7 @@ PREFIX: Final = "/api/v1/config"
 MAX_VALUE: Final = 512 * 1024  # bytes: what Consul keeps (api-docs/kv)
 MAX_DEPTH: Final = 64
 KEY: Final = r"^[A-Za-z0-9][A-Za-z0-9._,=-]*(/[A-Za-z0-9][A-Za-z0-9._,=-]*)*$"
+REFERENCE: Final = "$secret"
 SECRET_NAME: Final = re.compile(r"pass(word|wd)$|secret$|token$|private_?key$|api_?key$", re.IGNORECASE)
 
 _ETAG = re.compile(r'"(?P<index>[0-9]{1,19})"')
@@ -75,7 +76,7 @@ def mount(app: FastAPI, api: ConfigApi) -> None:
 async def events(
     api: Api, _caller: Reader, prefix: Annotated[str, Query(max_length=400, pattern=r"^([A-Za-z0-9._,=-]+/?)*$")] = ""
 ) -> StreamingResponse:
-    """Events `config.changed` with key, kind (created, updated, deleted) and index; never a value."""
+    """First `config.connected`, then `config.changed` with key, kind (created, updated, deleted) and index; never a value."""
     return stream(_changes(api, api.prefix + prefix), lambda: api.health.state is State.DRAINING)
 
 
@@ -205,7 +206,7 @@ def _walk(key: str, value: object, depth: int) -> None:
         raise InvalidConfig(f"{key}: nested more than {MAX_DEPTH} deep")
     if isinstance(value, Mapping):
         for name, item in cast("Mapping[str, object]", value).items():
-            if isinstance(item, str) and item and SECRET_NAME.search(name):
+            if isinstance(item, str) and item and name != REFERENCE and SECRET_NAME.search(name):
                 raise InvalidConfig(f'{key}: {name} looks like a secret, which is never kept here: write {{"$secret": "<name>"}} instead')
             _walk(key, item, depth + 1)
     elif isinstance(value, list):
@@ -230,7 +231,9 @@ async def _changes(api: ConfigApi, prefix: str) -> AsyncIterator[Event]:
         async with lease.query.subscribe() as updates:
             async for update in updates:
                 now = {entry.key: entry.modify_index for entry in update.value if entry.key.startswith(prefix)}
-                if before is not None:
+                if before is None:
+                    yield Event("config.connected", update.index, {"index": update.index})
+                else:
                     for event in _difference(api, before, now, update.index):
                         yield event
                 before = now
