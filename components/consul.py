@@ -196,11 +196,11 @@ def secret_config(management: str, agent: str, gossip: str) -> str:
     return json.dumps({"acl": {"tokens": {"initial_management": management, "agent": agent}}, "encrypt": gossip}, sort_keys=True)
 
 
-def ready(failures: int) -> core.v1.ProbeArgs:
+def ready(failures: int, period: int) -> core.v1.ProbeArgs:
     """Ready means that there is a leader."""
     return core.v1.ProbeArgs(
         http_get=core.v1.HTTPGetActionArgs(path=PROBE_PATH, port=PORT, scheme="HTTPS"),
-        period_seconds=2,
+        period_seconds=period,
         timeout_seconds=3,
         failure_threshold=failures,
     )
@@ -219,8 +219,8 @@ def container(args: ConsulArgs, mounts: list[workload.Mount]) -> core.v1.Contain
             )
         ],
         ports=stateful.container_ports(PORTS),
-        startup_probe=ready(failures=90),
-        readiness_probe=ready(failures=3),
+        startup_probe=ready(period=2, failures=90),
+        readiness_probe=ready(period=5, failures=2),
         liveness_probe=workload.tcp_probe(PORT, period=10, failures=6),
         resources=args.resources.requirements(),
         security_context=workload.container_security(),

@@ -119,9 +119,9 @@ log_parameter_max_length_on_error = 0
 """
 
 
-def ready(failures: int) -> core.v1.ProbeArgs:
+def ready(failures: int, period: int) -> core.v1.ProbeArgs:
     """Ready means that the server accepts connections."""
-    return workload.exec_probe(PROBE, period=2, timeout=3, failures=failures)
+    return workload.exec_probe(PROBE, period=period, timeout=3, failures=failures)
 
 
 def container(args: PostgresArgs, mounts: list[workload.Mount]) -> core.v1.ContainerArgs:
@@ -137,8 +137,8 @@ def container(args: PostgresArgs, mounts: list[workload.Mount]) -> core.v1.Conta
             core.v1.EnvVarArgs(name="POSTGRES_INITDB_ARGS", value="--auth=scram-sha-256 --data-checksums --encoding=UTF8"),
         ],
         ports=stateful.container_ports(PORTS),
-        startup_probe=ready(failures=150),  # recovery after a crash may take minutes
-        readiness_probe=ready(failures=2),
+        startup_probe=ready(period=2, failures=150),  # recovery after a crash may take minutes
+        readiness_probe=ready(period=5, failures=2),
         liveness_probe=workload.tcp_probe(PORT, period=10, failures=6),
         resources=args.resources.requirements(),
         security_context=workload.container_security(),

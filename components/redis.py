@@ -23,8 +23,9 @@ GID = 999
 CONFIG = "/etc/groundwork"
 DATA = "/data"
 PORTS = (stateful.Port("redis", PORT),)
-# `redis-cli ping` exits with 0 while the server is still loading its data, too: the answer counts.
-PROBE = f"redis-cli --tls --cacert {stateful.CA}/ca.crt -h localhost -p {PORT} --no-auth-warning --user probe --pass probe ping | grep -q PONG"
+_ASK = f"redis-cli --tls --cacert {stateful.CA}/ca.crt -h localhost -p {PORT} --no-auth-warning --user probe --pass probe ping"
+PROBE = f"{_ASK} | grep -q PONG"  # `ping` exits with 0 while the server is still loading its data, too: the answer counts
+ALIVE = f"{_ASK} | grep -q ."  # any answer; a port that is only opened would be an error in Redis' log each time
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,14 @@ def access_list(clients: tuple[RedisClient, ...], passwords: Mapping[str, str]) 
     return "\n".join(("user default off", "user probe on nopass +ping", *users)) + "\n"
 
 
-def ready(failures: int) -> core.v1.ProbeArgs:
+def ready(failures: int, period: int) -> core.v1.ProbeArgs:
     """Ready means PONG."""
-    return workload.exec_probe(["sh", "-c", PROBE], period=2, timeout=3, failures=failures)
+    return workload.exec_probe(["sh", "-c", PROBE], period=period, timeout=3, failures=failures)
+
+
+def alive() -> core.v1.ProbeArgs:
+    """Alive means any answer within two minutes: a server that loads or works on a long script says so, and must not be restarted."""
+    return workload.exec_probe(["sh", "-c", ALIVE], period=20, timeout=10, failures=6)
 
 
 def container(args: RedisArgs, mounts: list[workload.Mount]) -> core.v1.ContainerArgs:
@@ -137,9 +143,9 @@ def container(args: RedisArgs, mounts: list[workload.Mount]) -> core.v1.Containe
         image=args.image,
         command=["redis-server", f"{CONFIG}/redis.conf"],
         ports=stateful.container_ports(PORTS),
-        startup_probe=ready(failures=150),  # a large append-only file takes minutes to load
-        readiness_probe=ready(failures=2),
-        liveness_probe=workload.tcp_probe(PORT, period=10, failures=6),
+        startup_probe=ready(period=2, failures=150),  # a large append-only file takes minutes to load
+        readiness_probe=ready(period=5, failures=2),
+        liveness_probe=alive(),
         resources=args.resources.requirements(),
         security_context=workload.container_security(),
         volume_mounts=[*workload.volume_mounts(mounts), stateful.data_mount(DATA)],

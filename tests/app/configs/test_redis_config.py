@@ -97,9 +97,9 @@ def test_no_password_stands_in_the_files(server: RedisServer) -> None:
     assert not [password for password in PASSWORDS.values() if password in files]
 
 
-def probe(server: RedisServer) -> int:
-    """The exit code of the probe's command, run as the kubelet would run it."""
-    here = moved(redis.PROBE, {stateful.CA: server.folder / "ca", f"-p {redis.PORT}": f"-p {server.port}"})
+def probe(server: RedisServer, command: str = redis.PROBE) -> int:
+    """The exit code of a probe's command, run as the kubelet would run it."""
+    here = moved(command, {stateful.CA: server.folder / "ca", f"-p {redis.PORT}": f"-p {server.port}"})
     return subprocess.run(["sh", "-c", here], check=False, timeout=10, capture_output=True).returncode
 
 
@@ -114,10 +114,19 @@ def test_it_is_ready_when_it_answers_and_not_while_it_loads(server: RedisServer)
     server.spawn()
     assert eventually(lambda: "LOADING" in ask(server, "probe", "probe", "PING"))
     assert probe(server) != 0
+    assert probe(server, redis.ALIVE) == 0
     server.kill()
+    assert probe(server, redis.ALIVE) != 0
     config.write_text(as_rendered)
     server.start()
     assert probe(server) == 0
+
+
+def test_the_probes_leave_no_line_in_the_log(server: RedisServer) -> None:
+    before = server.log_text()
+    assert probe(server) == 0
+    assert probe(server, redis.ALIVE) == 0
+    assert server.log_text() == before
 
 
 def eventually(true: Callable[[], bool]) -> bool:
