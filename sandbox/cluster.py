@@ -19,7 +19,8 @@ from sandbox.progress import Step
 class Pod:
     """A pod as `status` shows it. `started` is when its youngest running container started, None while one is not running.
 
-    `workload` is its `app.kubernetes.io/name`, or its own name; `note` is the reason that Kubernetes gives for a pod that is not well.
+    `leaving`: it was asked to end. `workload` is its `app.kubernetes.io/name`, or its own name. `note` is the reason that Kubernetes
+    gives for a pod that is not well.
     """
 
     namespace: str
@@ -27,6 +28,7 @@ class Pod:
     workload: str
     ready: bool
     finished: bool
+    leaving: bool
     restarts: int
     started: dt.datetime | None
     note: str
@@ -92,6 +94,11 @@ class Kubectl:
         assert isinstance(items, list)
         return tuple(parse_pod(item) for item in items)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
 
+    def images(self) -> frozenset[str]:
+        """The images that workloads of the cluster name, running or not."""
+        kinds = "pods,deployments.apps,statefulsets.apps,jobs.batch,cronjobs.batch"
+        return frozenset(self.text("get", kinds, "--all-namespaces", "--output=jsonpath={..image}").split())
+
 
 def node_problem(node: Mapping[str, object]) -> str | None:
     """Why a Node object is not ready, None where it is."""
@@ -116,7 +123,8 @@ def parse_pod(item: Mapping[str, object]) -> Pod:
         name=str(metadata.get("name")),
         workload=str(labels.get("app.kubernetes.io/name") or metadata.get("name")),
         ready=ready,
-        finished=status.get("phase") == "Succeeded",
+        finished=status.get("phase") in {"Succeeded", "Failed"},  # a failed pod stays as it is: its controller makes another one
+        leaving="deletionTimestamp" in metadata,
         restarts=sum(int(str(container.get("restartCount", 0))) for container in containers),
         started=max(starts) if starts and len(starts) == len(containers) else None,
         note="" if ready else _reason(status, conditions),

@@ -197,6 +197,25 @@ class Images:
             raise SandboxError(f"containerd does not answer: {done.stderr.strip()}", fix="see `make status`; `make down` and `make up` restart it")
         return frozenset(done.stdout.split())
 
+    def prune(self, used: frozenset[str], progress: Progress) -> None:
+        """Removes images of earlier content that nothing of `used` names, from the node and from the builder."""
+        keep = used | {self.reference(image.name) for image in ALL}
+        on_node = [name for name in self.imported() if name.startswith(f"{REGISTRY}/") and name not in keep]
+        listing = subprocess.run(
+            [*self._buildah("images", "--format", "{{.Name}}:{{.Tag}}")], capture_output=True, text=True, timeout=60, check=False
+        ).stdout.split()
+        built = [name for name in listing if name.startswith(f"{REGISTRY}/") and name not in keep]
+        if not on_node and not built:
+            return
+        with progress.step("remove images of earlier content") as step:
+            fix = "harmless: the disk keeps them; `make clean` removes all"
+            if on_node:
+                address = ["--address", str(self._paths.containerd_socket), "--namespace", "k8s.io"]
+                step.run(["ctr", *address, "images", "remove", *on_node], fix=fix, timeout=120)
+            if built:
+                step.run([*self._buildah("rmi"), *built], fix=fix, timeout=300)
+            step.outcome = f"{len(set(on_node) | set(built))} images"
+
     def inspect(self, name: str) -> dict[str, object]:
         """The built image's configuration, as the OCI specification has it."""
         argv = [*self._buildah("inspect", "--type", "image"), self.reference(name)]

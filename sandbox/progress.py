@@ -152,7 +152,7 @@ class Progress:
 
     def _beat(self, step: Step, ended: threading.Event) -> None:
         while not ended.wait(self._heartbeat):
-            busy = step.note or next(iter(tail(step.log, 1)), "")
+            busy = step.note or next((line for line in reversed(tail(step.log)) if not line.startswith("$ ")), "")
             self.say(f"{self.clock()}  ...  {step.title}: {duration(step.seconds)} so far{f' | {busy[:90]}' if busy else ''}")
 
 

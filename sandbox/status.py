@@ -90,14 +90,14 @@ def addresses(service: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def rows(pods: Iterable[Pod], services: Iterable[Mapping[str, object]], memory: Mapping[tuple[str, str], int]) -> tuple[Row, ...]:
-    """The workloads, by namespace and name. Pods that have finished their work are left out."""
+    """The workloads, by namespace and name. Pods that have finished or are ending are left out."""
     reached: dict[tuple[str, str], list[str]] = {}
     for service in services:
         metadata = cast("dict[str, object]", service["metadata"])
         reached.setdefault((str(metadata["namespace"]), str(metadata["name"])), []).extend(addresses(service))
     grouped: dict[tuple[str, str], list[Pod]] = {}
     for pod in pods:
-        if not pod.finished and pod.namespace not in SYSTEM_NAMESPACES:
+        if not pod.finished and not pod.leaving and pod.namespace not in SYSTEM_NAMESPACES:
             grouped.setdefault((pod.namespace, pod.workload), []).append(pod)
     return tuple(
         Row(
@@ -191,7 +191,7 @@ def try_commands(outputs: Mapping[str, object], found: Sequence[Row]) -> tuple[s
         return (first,)
     users, documents = urls["user-service"], urls["document-service"]
     post = "curl -sS -H 'content-type: application/json'"
-    author = f"""author=$({post} {users}/api/v1/users -d '{{"name": "Ada"}}' | sed -E 's/.*"id": ?"([^"]+)".*/\\1/')"""
+    author = f"""author=$({post} {users}/api/v1/users -d '{{"name": "Ada", "email": "ada@example.org"}}' | sed -E 's/.*"id": ?"([^"]+)".*/\\1/')"""
     document = r"{\"title\": \"Hello\", \"body\": \"hello platform\", \"author_id\": \"$author\"}"
     create = f'{post} {documents}/api/v1/documents -d "{document}"'
     return (first, f"curl -sS {documents}/health", f"{author}; {create}; sleep 1; curl -sS '{documents}/api/v1/documents?q=platform'")

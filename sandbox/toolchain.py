@@ -52,8 +52,8 @@ def go_version(text: str) -> tuple[int, ...] | None:
 
 
 def build_command(recipe: Recipe, go: Path, output: Path) -> list[str]:
-    """The `go build` of a recipe, to be run in its folder."""
-    return [str(go), "build", *recipes.COMMON_FLAGS, *recipe.flags, "-o", str(output), recipe.package]
+    """The `go build` of a recipe, to be run in its folder. It names each package that it compiles: that is its progress."""
+    return [str(go), "build", "-v", *recipes.COMMON_FLAGS, *recipe.flags, "-o", str(output), recipe.package]
 
 
 class Toolchain:

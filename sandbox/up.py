@@ -118,11 +118,12 @@ def bring_up_stack(sandbox: Sandbox, request: Request) -> None:
         namespace = str(engine.outputs().get("namespace", "")) or None
         since = dt.datetime.fromtimestamp((sandbox.paths.run / "ready").stat().st_mtime, dt.UTC).replace(microsecond=0)
         step.wait_for("the platform", lambda: unready(sandbox.kubectl.pods(namespace), since), timeout=PODS_SECONDS, fix=PODS_FIX, interval=1)
+    sandbox.images.prune(sandbox.kubectl.images(), progress)
 
 
 def unready(pods: Iterable[Pod], since: dt.datetime) -> str | None:
     """What is not ready yet, None where everything is. A pod that last started before `since` belongs to the node's life before this one."""
-    waiting = [pod for pod in pods if not pod.finished and (not pod.ready or pod.started is None or pod.started < since)]
+    waiting = [pod for pod in pods if not pod.finished and not pod.leaving and (not pod.ready or pod.started is None or pod.started < since)]
     return ", ".join(f"{pod.name} ({pod.note or 'starting again'})" for pod in waiting) or None
 
 
@@ -136,6 +137,8 @@ def up(sandbox: Sandbox, request: Request) -> None:
     """What `request` asks for, as far as it is not there yet."""
     lock.refuse_stranger(sandbox.paths, request.repository, take_over=request.take_over)
     check(sandbox, request.only or recipes.STAGES[-1])
+    if request.only == "stack":
+        need_node(sandbox)
     with lock.exclusive(sandbox.paths):
         lock.claim(sandbox.paths, request.repository, take_over=request.take_over)
         if request.only != "stack":
@@ -148,9 +151,16 @@ def up(sandbox: Sandbox, request: Request) -> None:
         sandbox.progress.say(summary(sandbox, request))
 
 
+def need_node(sandbox: Sandbox) -> None:
+    """Raises SandboxError where the node is not up."""
+    if not sandbox.node.runs(HOLDER) or not status.api_answers(sandbox.kubectl):
+        raise SandboxError("the node is not running", fix="run `make up`")
+
+
 def preview(sandbox: Sandbox, request: Request, *, expect_no_changes: bool) -> None:
     """What an `up` of the stack would change; prints what the engine prints."""
     lock.refuse_stranger(sandbox.paths, request.repository, take_over=False)
+    need_node(sandbox)
     engine = Engine(sandbox.paths, request.stack, sandbox.toolchain.command("pulumi"))
     with lock.exclusive(sandbox.paths), sandbox.progress.step(f"preview of stack {request.stack}") as step:
         engine.prepare(facts(sandbox, request), sandbox.toolchain.command("pulumi-resource-kubernetes"), step)
@@ -167,6 +177,7 @@ def destroy(sandbox: Sandbox, request: Request) -> None:
     if not engine.checkpoint.is_file():
         sandbox.progress.say(f"there is no stack {request.stack}")
         return
+    need_node(sandbox)
     with lock.exclusive(sandbox.paths), sandbox.progress.step(f"destroy stack {request.stack}") as step:
         engine.prepare(facts(sandbox, request), sandbox.toolchain.command("pulumi-resource-kubernetes"), step)
         step.outcome = engine.destroy(step).summary()
