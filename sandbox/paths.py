@@ -15,8 +15,8 @@ from pathlib import Path
 from sandbox.errors import SandboxError
 
 REPO = Path(__file__).resolve().parent.parent
-SOCKET_LIMIT = 100  # sun_path holds 108 bytes, the ending zero and the kubelet's own suffixes included
-LONGEST_SOCKET = "state/node/kubelet/plugins_registry/registration.sock"
+SOCKET_LIMIT = 100  # the kernel takes 108 bytes; the rest is room for suffixes
+LONGEST_SOCKET = "state/node/kubelet/pod-resources/kubelet.sock"
 
 
 @dataclass(frozen=True)

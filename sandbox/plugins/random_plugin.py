@@ -141,8 +141,8 @@ def generate(inputs: Properties) -> str:
     return "".join(chosen)
 
 
-def bcrypt(password: str) -> str:
-    """The bcrypt hash of `password`, by the system's crypt(3).
+def bcrypt(password: str, like: str | None = None) -> str:
+    """The bcrypt hash of `password`, by the system's crypt(3); with the salt of the hash `like`, where it is given.
 
     Raises ValueError where the system has none.
     """
@@ -152,7 +152,7 @@ def bcrypt(password: str) -> str:
     # 22 characters stand for 128 bits: the last one may only carry two of its six.
     salt = "".join(secrets.choice(alphabet) for _ in range(21)) + secrets.choice(".Oeu")
     with _bcrypt_lock:
-        made: bytes | None = library.crypt(password.encode(), f"$2b${BCRYPT_COST}${salt}".encode())
+        made: bytes | None = library.crypt(password.encode(), (like or f"$2b${BCRYPT_COST}${salt}").encode())
     if made is None or not made.startswith(b"$2b$"):
         raise ValueError("this system's crypt(3) has no bcrypt")
     return made.decode()
