@@ -133,7 +133,7 @@ def install(app: FastAPI, unavailable: tuple[type[Exception], ...] = ()) -> None
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         title = HTTPStatus(error.status_code).phrase
-        kind = title.lower().replace(" ", "-")
+        kind = "validation" if error.status_code == 400 else title.lower().replace(" ", "-")
         return answer(request, ProblemError(error.status_code, kind, title, title, headers=error.headers))
 
     async def on_unavailable(request: Request, error: Exception) -> Response:
