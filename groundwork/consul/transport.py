@@ -71,6 +71,22 @@ class Answer:
     body: bytearray
 
 
+class _Broken(aiohttp.ClientError):
+    """A connection broke before the answer."""
+
+
+async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keeps aiohttp from sending a request again when its connection breaks. A blocking query would wait for the old index at a server that
+    has begun anew and miss what happened since; a write may have been done already.
+    """
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _Broken(str(error)) from error
+
+
 class TokenFile:
     """The content of a file that is replaced when its token rotates: read again when the file's identity or time changes."""
 
@@ -186,7 +202,8 @@ class Transport:
             timeout = aiohttp.ClientTimeout(total=None, connect=limits.connect, sock_read=wait * JITTER + limits.slack)
         where = self._settings.address
         try:
-            async with session.request(method, url, data=body, headers=headers, timeout=timeout, allow_redirects=False) as response:
+            once = (_once,) if wait is not None or method != "GET" else ()
+            async with session.request(method, url, data=body, headers=headers, timeout=timeout, allow_redirects=False, middlewares=once) as response:
                 try:
                     async with asyncio.timeout(limits.body):
                         content = await self._read(response)

@@ -148,7 +148,8 @@ class BlockingQuery(Generic[T]):
                     self._reset, after = True, None  # the indexes began anew: ask for the state itself
                     continue
                 if self._needs_confirmation(answer):
-                    await asyncio.sleep(self._bucket.take(monotonic()))
+                    if self.latest is not None:  # the very first read may be followed at once
+                        await asyncio.sleep(self._bucket.take(monotonic()))
                     answer = await self._confirm()
                     arrived = monotonic()
             except PlatformError as error:
@@ -169,11 +170,12 @@ class BlockingQuery(Generic[T]):
             await asyncio.sleep(self._pause(failures))
 
     def _needs_confirmation(self, answer: Indexed[T]) -> bool:
-        """Whether the answer has less than we know: a server without contact to its leader may have forgotten the rest.
+        """Whether the answer has less than we know, or nothing: a server without contact to its leader may have forgotten the rest.
 
         Raises NoLeader where such an answer comes from a server that says so itself.
         """
-        if self.latest is None or len(answer.value) >= len(self.latest.value):
+        expected = 1 if self.latest is None else len(self.latest.value)
+        if len(answer.value) >= expected:
             return False
         if not answer.known_leader or answer.last_contact_ms > self.options.max_stale * 1000:
             self._metrics.unconfirmed.labels(_kind(self.name)).inc()

@@ -185,7 +185,7 @@ async def test_r08_a_restored_snapshot_shows_as_a_reset(consul_simulator: Consul
         await consul_simulator.blocked()
         consul_simulator.store.restore(saved[0], index=saved[1])
         await consul_simulator.restart()  # a restore abandons all blocking queries
-        await until(lambda: ids(discovery) == ["u1"])
+        await until(lambda: [one.id for one in seen[-1].instances] == ["u1"])
         task.cancel()
     falls = [(before, after) for before, after in pairwise(seen) if after.index < before.index]
     assert all(after.reset for _, after in falls)
