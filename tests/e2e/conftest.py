@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -20,6 +21,13 @@ def kubeconfig() -> str:
     if found is None:
         pytest.skip("no sandbox is running: the e2e tier needs `make up`")
     return found
+
+
+@pytest.fixture(autouse=True)
+def names(platform: Platform) -> Iterator[None]:
+    """Every test reaches the stack's services by the names that they have in the cluster."""
+    with platform.names():
+        yield
 
 
 def stack_outputs() -> dict[str, object]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
 
 import asyncpg
 import httpx2
@@ -16,12 +15,6 @@ from tests.e2e.demo import documents
 
 SERVICE = "document-service"
 ENGINES = ("postgres", "redis", "rabbitmq", "consul")
-
-
-@pytest.fixture(autouse=True)
-def names(platform: Platform) -> Iterator[None]:
-    with platform.names():
-        yield
 
 
 async def test_a_rotation_changes_all_credentials_and_loses_nothing(platform: Platform) -> None:
