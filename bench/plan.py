@@ -1,0 +1,76 @@
+"""`make plan`: its whole time, and what one more service costs as a stack grows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from statistics import median
+
+from bench.result import Result
+from stacks import edges, engines
+from stacks.settings import ServiceSettings, StackSettings, read
+
+PLAN_SECONDS = 3.0
+RUNS = 5
+
+
+def whole_plan() -> float:
+    """Seconds of `python -m stacks.plan --stack dev`, imports included."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "stacks.plan", "--stack", "dev"], check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+def bare_interpreter() -> float:
+    """Seconds of a Python that imports the two SDKs and touches the API groups that the plan uses."""
+    began = time.perf_counter()
+    program = "import pulumi, pulumi_random, pulumi_tls; from pulumi_kubernetes import apps, batch, core, meta, networking, policy; core.v1.Pod"
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+def with_services(count: int) -> StackSettings:
+    """Stack `dev` with `count` services."""
+    service = ServiceSettings(command=("-m", "demo.user_service"), uses=("postgres", "redis", "rabbitmq"))
+    return read("dev").model_copy(update={"services": {f"service-{number}": service for number in range(count)}})
+
+
+def seconds_per_service(count: int) -> float:
+    """What the edges and the clients of one service cost in a stack of `count`."""
+    settings = with_services(count)
+    began = time.perf_counter()
+    edges.of_services(settings)
+    for engine in ("postgres", "redis", "rabbitmq"):
+        engines.users(settings, engine)
+    return (time.perf_counter() - began) / count
+
+
+def run() -> list[Result]:
+    """Measures both."""
+    pairs = [(whole_plan(), bare_interpreter()) for _ in range(RUNS)]
+    ours, peer = median(a for a, _ in pairs), median(b for _, b in pairs)
+    small = median(seconds_per_service(20) for _ in range(RUNS * 4))
+    large = median(seconds_per_service(1000) for _ in range(RUNS))
+    return [
+        Result(
+            name="plan of stack dev, whole process",
+            ours=ours,
+            peer=peer,
+            peer_name="the SDKs' imports alone",
+            unit="s",
+            ratio=ours / peer,
+            target=f"<= {PLAN_SECONDS} s",
+            holds=ours <= PLAN_SECONDS,
+        ),
+        Result(
+            name="edges per service, 1,000 services",
+            ours=large * 1e6,
+            peer=small * 1e6,
+            peer_name="20 services",
+            unit="us",
+            ratio=large / small,
+            target="<= 1.5x",
+            holds=large / small <= 1.5,
+        ),
+    ]
