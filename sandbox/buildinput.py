@@ -60,10 +60,18 @@ def pip_settings(listing: str) -> dict[str, str]:
 def pip_config(settings: Mapping[str, str]) -> str:
     """A pip.conf for the build: how to reach the index, verified with the certificates of this machine."""
     parser = configparser.RawConfigParser()
-    parser["global"] = {key: value.replace("\n", "\n  ") for key, value in settings.items() if key in PIP_KEYS} | {"cert": MOUNTED_CA}
+    places = {str(folder): target for folder, target in links(settings).items()}
+    table = {key: " ".join(places.get(word, word) for word in value.split()) for key, value in settings.items() if key in PIP_KEYS}
+    parser["global"] = table | {"cert": MOUNTED_CA}
     text = io.StringIO()
     parser.write(text)
     return text.getvalue()
+
+
+def links(settings: Mapping[str, str]) -> dict[Path, str]:
+    """The local folders among pip's `find-links`, and where a build sees them."""
+    found = [Path(link) for link in settings.get("find-links", "").split() if Path(link).is_dir()]
+    return {folder: f"/run/build/links-{number}" for number, folder in enumerate(found)}
 
 
 def certificates(settings: Mapping[str, str], environment: Mapping[str, str] = os.environ) -> Path | None:
@@ -101,5 +109,5 @@ def prepare(folder: Path) -> list[tuple[Path, str]]:
     mounts = [(pip, "/etc/pip.conf"), (apt, "/etc/apt/apt.conf.d/99build")]
     if bundle := certificates(settings):
         mounts.append((bundle.resolve(), MOUNTED_CA))
-    mounts += [(Path(link), link) for link in settings.get("find-links", "").split() if Path(link).is_dir()]
+    mounts += [(folder, target) for folder, target in links(settings).items()]
     return mounts

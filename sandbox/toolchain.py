@@ -163,7 +163,7 @@ class Toolchain:
 
     def _build(self, recipe: Recipe, step: Step) -> None:
         go = self._provide_go(step)
-        environment = self._go_environment()
+        environment = self.go_environment()
         source = self._paths.build / recipe.name
         shutil.rmtree(source, ignore_errors=True)  # a copy: the Go client writes into go.mod and go.sum
         shutil.copytree(recipe.folder, source)
@@ -183,7 +183,8 @@ class Toolchain:
         unfinished.rename(self._folder(recipe))
         shutil.rmtree(source)
 
-    def _go_environment(self) -> dict[str, str]:
+    def go_environment(self) -> dict[str, str]:
+        """What a build sees: caches of our own, no settings of the user that would change the result."""
         return {
             **self._environment,
             "GOCACHE": str(self._paths.go_build),
