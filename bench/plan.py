@@ -8,9 +8,13 @@ import time
 from statistics import median
 
 from bench.result import Result
-from stacks import edges, engines
+from components import network
+from components.contracts import Placement
+from components.network import NetworkArgs
+from stacks import edges
 from stacks.settings import ServiceSettings, StackSettings, read
 
+AT = Placement(stack="bench", namespace="bench")
 PLAN_SECONDS = 3.0
 RUNS = 5
 
@@ -37,12 +41,11 @@ def with_services(count: int) -> StackSettings:
 
 
 def seconds_per_service(count: int) -> float:
-    """What the edges and the clients of one service cost in a stack of `count`."""
+    """What the edges and the policies of one service cost in a stack of `count`."""
     settings = with_services(count)
     began = time.perf_counter()
-    edges.of_services(settings)
-    for engine in ("postgres", "redis", "rabbitmq"):
-        engines.users(settings, engine)
+    every = edges.all_edges(settings, ())
+    network.policies(NetworkArgs(AT, every))
     return (time.perf_counter() - began) / count
 
 
@@ -64,7 +67,7 @@ def run() -> list[Result]:
             holds=ours <= PLAN_SECONDS,
         ),
         Result(
-            name="edges per service, 1,000 services",
+            name="edges and policies per service, 1,000 services",
             ours=large * 1e6,
             peer=small * 1e6,
             peer_name="20 services",

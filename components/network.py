@@ -5,6 +5,7 @@ https://kubernetes.io/docs/concepts/services-networking/network-policies/
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -60,11 +61,20 @@ def by_peer(edges: Iterable[Edge], *, of_client: bool) -> list[tuple[Peer, list[
     return sorted(groups.items(), key=lambda group: (type(group[0]).__name__, group[0].name))
 
 
-def policy(name: str, args: NetworkArgs) -> networking.v1.NetworkPolicySpecArgs:
+def policies(args: NetworkArgs) -> dict[str, networking.v1.NetworkPolicySpecArgs]:
+    """The policy of each workload that has an edge, by its name. Edges are sorted to their ends once: the cost grows with their number alone."""
+    incoming: dict[str, list[Edge]] = defaultdict(list)
+    outgoing: dict[str, list[Edge]] = defaultdict(list)
+    for edge in args.edges:
+        if isinstance(edge.server, Workload):
+            incoming[edge.server.name].append(edge)
+        if isinstance(edge.client, Workload):
+            outgoing[edge.client.name].append(edge)
+    return {name: policy(name, args.at.stack, incoming[name], outgoing[name]) for name in workloads(args.edges)}
+
+
+def policy(name: str, stack: str, incoming: list[Edge], outgoing: list[Edge]) -> networking.v1.NetworkPolicySpecArgs:
     """What workload `name` may receive and send: one rule for each peer."""
-    stack = args.at.stack
-    incoming = [edge for edge in args.edges if edge.server == Workload(name)]
-    outgoing = [edge for edge in args.edges if edge.client == Workload(name)]
     return networking.v1.NetworkPolicySpecArgs(
         pod_selector=meta.v1.LabelSelectorArgs(match_labels=labels.selector(name, stack)),
         policy_types=["Ingress", "Egress"],
@@ -87,8 +97,7 @@ class Network(pulumi.ComponentResource):
     def __init__(self, name: str, args: NetworkArgs, *, provider: Provider, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("groundwork:kubernetes:Network", name, None, opts)
         child = pulumi.ResourceOptions(parent=self, provider=provider)
-        for workload in workloads(args.edges):
-            networking.v1.NetworkPolicy(
-                f"{name}-{workload}", metadata=labels.metadata(workload, workload, args.at), spec=policy(workload, args), opts=child
-            )
-        self.register_outputs({"policies": workloads(args.edges)})
+        specs = policies(args)
+        for workload, spec in specs.items():
+            networking.v1.NetworkPolicy(f"{name}-{workload}", metadata=labels.metadata(workload, workload, args.at), spec=spec, opts=child)
+        self.register_outputs({"policies": list(specs)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from components import consul, network, postgres, rabbitmq, redis, service
+from components import consul, postgres, rabbitmq, redis, service
 from components.contracts import ClusterPods, Edge, Outside, Peer, Protocol, Workload
 from stacks.settings import PLATFORM_SERVICES, ClusterSettings, StackSettings
 
@@ -62,5 +62,5 @@ def of_operators(settings: StackSettings) -> tuple[Edge, ...]:
 def all_edges(settings: StackSettings, engine_edges: tuple[Edge, ...]) -> tuple[Edge, ...]:
     """Every edge of the stack."""
     own = (*engine_edges, *of_services(settings))
-    clients = tuple(name for name in network.workloads(own) if any(edge.client == Workload(name) for edge in own))
+    clients = tuple(sorted({edge.client.name for edge in own if isinstance(edge.client, Workload)}))
     return (*own, *of_cluster(settings, clients), *of_operators(settings))

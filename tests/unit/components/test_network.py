@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pulumi_kubernetes as k8s
+
 from components import network
 from components.contracts import ClusterPods, Edge, Outside, Placement, Protocol, Workload
 from components.network import NetworkArgs
@@ -15,7 +17,7 @@ OPERATES = Edge(Outside("operators", ("10.1.0.0/16",)), Workload("documents"), 8
 
 def test_an_edge_is_allowed_at_both_its_ends() -> None:
     args = NetworkArgs(AT, (CALLS,))
-    sends, receives = network.policy("documents", args), network.policy("postgres", args)
+    sends, receives = network.policies(args)["documents"], network.policies(args)["postgres"]
     assert sends.egress == [
         network.networking.v1.NetworkPolicyEgressRuleArgs(to=network.peers(Workload("postgres"), "dev"), ports=network.ports([CALLS]))
     ]
@@ -26,34 +28,32 @@ def test_an_edge_is_allowed_at_both_its_ends() -> None:
 
 def test_an_edge_allows_nothing_the_other_way_round() -> None:
     args = NetworkArgs(AT, (CALLS,))
-    assert network.policy("documents", args).ingress == []
-    assert network.policy("postgres", args).egress == []
+    assert network.policies(args)["documents"].ingress == []
+    assert network.policies(args)["postgres"].egress == []
 
 
 def test_a_policy_always_governs_both_directions() -> None:
-    assert network.policy("postgres", NetworkArgs(AT, (CALLS,))).policy_types == ["Ingress", "Egress"]
+    assert network.policies(NetworkArgs(AT, (CALLS,)))["postgres"].policy_types == ["Ingress", "Egress"]
 
 
 def test_no_addresses_means_no_rule_and_not_everybody() -> None:
     nobody = Edge(Outside("operators", ()), Workload("documents"), 8000, tls=False)
-    assert network.policy("documents", NetworkArgs(AT, (nobody,))).ingress == []
+    assert network.policies(NetworkArgs(AT, (nobody,)))["documents"].ingress == []
 
 
 def test_operators_are_let_in_by_their_addresses() -> None:
-    (rule,) = network.policy("documents", NetworkArgs(AT, (OPERATES,))).ingress or []  # type: ignore[misc]
+    (rule,) = network.policies(NetworkArgs(AT, (OPERATES,)))["documents"].ingress or []  # type: ignore[misc]
     assert rule.from_ == [network.networking.v1.NetworkPolicyPeerArgs(ip_block=network.networking.v1.IPBlockArgs(cidr="10.1.0.0/16"))]  # type: ignore[union-attr]
 
 
 def test_two_edges_to_one_server_are_one_rule_with_both_ports() -> None:
     other = Edge(Workload("documents"), Workload("postgres"), 5433, tls=True)
-    (rule,) = network.policy("documents", NetworkArgs(AT, (other, CALLS))).egress or []  # type: ignore[misc]
+    (rule,) = network.policies(NetworkArgs(AT, (other, CALLS)))["documents"].egress or []  # type: ignore[misc]
     assert [port.port for port in rule.ports] == [5432, 5433]  # type: ignore[union-attr]
 
 
 def test_there_is_one_policy_for_each_workload_and_none_for_outsiders() -> None:
     def build() -> None:
-        import pulumi_kubernetes as k8s
-
         args = NetworkArgs(AT, (CALLS, LOOKS_UP, OPERATES))
         network.Network("network", args, provider=k8s.Provider("k8s", kubeconfig="", context="c"))
 
