@@ -7,6 +7,7 @@ the servers exist, so nothing has to be bootstrapped. https://developer.hashicor
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from base64 import b64encode
 from collections.abc import Mapping
@@ -42,6 +43,8 @@ PORTS = (
 # image. (`/v1/status/leader` answers 200 in both cases.)
 PROBE_PATH = "/v1/catalog/services"
 REGISTRY_NODE = "platform-registry"  # the catalog's node under which the registry files all services
+
+_LIBRARY_IMAGE = re.compile(r"(docker\.io/)?(library/)?consul(:|@|$)")
 
 Rules = Mapping[str, Mapping[str, Mapping[str, str]]]
 
@@ -87,6 +90,8 @@ class ConsulArgs:
         stateful.check_storage("consul", self.storage_gib)
         if self.servers not in {1, 3}:
             raise ValueError(f"consul.servers is {self.servers}: use 1, or 3 to survive the loss of one")
+        if _LIBRARY_IMAGE.match(self.image):
+            raise ValueError(f"consul.image is {self.image}: that image ended with version 1.15, use hashicorp/consul at an exact version")
         for client in self.clients:
             if not client.roles:
                 raise ValueError(f"consul.clients: {client.name} has no roles: give it at least {ConsulRole.READER}")

@@ -37,6 +37,11 @@ def accounts(engine: str, server: Server, root: Path, state: Mapping[str, object
     (folder / "admin").write_text(server.password if admin is None else admin)
     (root / "ca").mkdir(exist_ok=True)
     (root / "ca" / "ca.crt").write_text(server.ca.read_text())
+    return program(engine, root, wait_seconds=wait_seconds)
+
+
+def program(engine: str, root: Path, *, wait_seconds: float = 30) -> Run:
+    """Runs it on the files that are there."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "app.accounts", engine],
         cwd=REPOSITORY,

@@ -159,3 +159,19 @@ def test_a_number_of_servers_that_has_no_use_is_refused(servers: int) -> None:
 def test_a_client_without_roles_is_refused() -> None:
     with pytest.raises(ValueError, match="orders has no roles: give it at least reader"):
         engines.consul(ConsulClient("orders", ()))
+
+
+@pytest.mark.parametrize("image", ["consul:1.16", "consul", "docker.io/library/consul:1.16", "library/consul@sha256:0"])
+def test_the_image_that_ended_with_1_15_is_refused(image: str) -> None:
+    with pytest.raises(ValueError, match=r"ended with version 1\.15, use hashicorp/consul"):
+        engines.consul(image=image)
+
+
+@pytest.mark.parametrize("image", ["hashicorp/consul:1.22.7", "localhost/groundwork/consul:1.22.7", "registry.example/consul:1"])
+def test_an_image_of_one_s_own_is_welcome(image: str) -> None:
+    assert engines.consul(image=image).image == image
+
+
+def test_both_configuration_files_are_json_which_consul_reads() -> None:
+    assert isinstance(config(), dict)
+    assert isinstance(json.loads(consul.secret_config("a", "b", "c")), dict)
