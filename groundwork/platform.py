@@ -22,6 +22,7 @@ from groundwork.errors import InvalidSettings
 from groundwork.health import Check, HealthRegistry
 from groundwork.metrics import Metrics
 from groundwork.registry.client import RegistryClient
+from groundwork.registry.discovery import RestDiscovery
 from groundwork.registry.lease import LeaseKeeper, LocalRegistrar, Registrar
 from groundwork.registry.models import CheckSpec, Registration
 from groundwork.registry.service import ServiceRegistry
@@ -109,9 +110,13 @@ class Platform:
             stack.push_async_callback(self._stop_tasks)
             self._backends = await stack.enter_async_context(connect(settings, registry=self.metrics.registry))
             options = WatchOptions(start_jitter=0.0)
-            self._discovery = await stack.enter_async_context(
-                DiscoveryClient(self._backends.discovery, options=options, registry=self.metrics.registry)
-            )
+            client: RegistryClient | None = None
+            source = self._backends.discovery
+            if settings.registry is not None:
+                client = await stack.enter_async_context(RegistryClient(settings.registry.url, token_file=settings.registry.token_file))
+                if self._backends.consul is None:
+                    source = RestDiscovery(client)  # development: others are found where oneself is registered
+            self._discovery = await stack.enter_async_context(DiscoveryClient(source, options=options, registry=self.metrics.registry))
             self._config = await stack.enter_async_context(self._config_store(self._backends))
             self._registry = ServiceRegistry(self._backends.registry, metrics=self.metrics)
             if self.verifier is not None:
@@ -120,7 +125,7 @@ class Platform:
             self.health.start()
             stack.push_async_callback(self.health.stop)
             self.run(self.metrics.watch_event_loop(), name="event-loop-lag")
-            await self._start_registration(stack)
+            self._start_registration(client)
             stack.push_async_callback(self._leave)
             self._say_what_is_missing()
             self.health.mark_ready()
@@ -236,12 +241,10 @@ class Platform:
         if settings.consul and self.backends.consul is not None:
             add(engines.ConsulCheck(self.backends.consul), required=settings.consul.required)
 
-    async def _start_registration(self, stack: AsyncExitStack) -> None:
-        settings = self.settings
+    def _start_registration(self, client: RegistryClient | None) -> None:
         registrar: Registrar
-        if settings.registry is not None:
-            client = RegistryClient(settings.registry.url, token_file=settings.registry.token_file)
-            registrar = await stack.enter_async_context(client)
+        if client is not None:
+            registrar = client
         elif self.backends.registry.name == "memory":
             registrar = LocalRegistrar(self.registry, ANONYMOUS)
             self.run(self.registry.run_sweeper(), name="sweeper")
@@ -275,7 +278,10 @@ class Platform:
 
     def _say_what_is_missing(self) -> None:
         if self.backends.registry.name == "memory":
-            text = "the embedded back end: registrations and configuration live in this process only"
+            text = "the embedded back end: "
+            text += (
+                "configuration lives in this process only" if self.settings.registry else "registrations and configuration live in this process only"
+            )
             self.health.notice("backend", text)
             log.warning("no Consul is configured", consequence=text)
         if self.verifier is None:

@@ -17,14 +17,14 @@ from groundwork.auth import Principal
 from groundwork.auth.principal import REGISTRY_ADMIN, REGISTRY_READ, REGISTRY_WRITE
 from groundwork.discovery.client import DiscoveryClient, ServiceSnapshot
 from groundwork.discovery.models import Instance
-from groundwork.errors import InvalidRequest, NoInstances, ServiceUnknown
+from groundwork.errors import InvalidRequest, NoInstances
 from groundwork.health import HealthRegistry, State
 from groundwork.registry.models import Registration, ServiceId, Tag, seconds
 from groundwork.registry.policy import AddressPolicy
 from groundwork.registry.service import ServiceRegistry
 from groundwork.settings import ServiceName
 from groundwork.web.guard import requires
-from groundwork.web.problem import responses
+from groundwork.web.problem import ProblemError, responses
 
 PREFIX = "/api/v1/services"
 MAX_WAIT = 60.0  # seconds of a long poll
@@ -188,14 +188,13 @@ async def events(service_name: Name, api: Api, _caller: Reader) -> StreamingResp
 async def _snapshot(api: ServicesApi, service: str) -> ServiceSnapshot:
     """What is known about a service.
 
-    Raises ServiceUnknown only after a successful answer says so, BackendUnavailable while there is none.
+    Raises ProblemError 404 only after a successful answer says so, BackendUnavailable while there is none.
     """
-    if service not in await api.discovery.services(timeout=2.0):
-        raise ServiceUnknown(f"service {service} has no registered instance")
-    snapshot = await api.discovery.read(service, timeout=2.0)
-    if not snapshot.known:
-        raise ServiceUnknown(f"service {service} has no registered instance")
-    return snapshot
+    if service in await api.discovery.services(timeout=2.0):  # a name that nobody registered gets no watch
+        snapshot = await api.discovery.read(service, timeout=2.0)
+        if snapshot.known:
+            return snapshot
+    raise ProblemError(404, "service-unknown", "No such service", f"service {service} has no registered instance")
 
 
 async def _changed(api: ServicesApi, known: ServiceSnapshot, wait: float) -> ServiceSnapshot:

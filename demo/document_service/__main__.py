@@ -19,7 +19,7 @@ from groundwork import Platform, serving
 from groundwork.config.binding import Bound
 from groundwork.discovery.models import Instance
 from groundwork.engines import postgres_pool, redis_client
-from groundwork.errors import BackendUnavailable, InvalidRequest, InvalidSettings, NotFound, PayloadTooLarge, ServiceUnknown
+from groundwork.errors import BackendUnavailable, InvalidRequest, InvalidSettings, NotFound, PayloadTooLarge
 from groundwork.web.problem import responses
 
 USER_SERVICE_SECONDS = 2.0
@@ -43,7 +43,7 @@ class Users:
         await self._discovery.wait_for("user-service", timeout=USER_SERVICE_SECONDS)  # at once, but for the first seconds of both
         try:
             status = await self._balancer.call(ask)
-        except (aiohttp.ClientError, TimeoutError, ServiceUnknown) as error:
+        except (aiohttp.ClientError, TimeoutError) as error:
             raise BackendUnavailable(f"user-service cannot be reached ({type(error).__name__})") from error
         if status not in {200, 404}:
             raise BackendUnavailable(f"user-service answered {status}")

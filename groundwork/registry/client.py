@@ -52,22 +52,29 @@ class RegistryClient:
         """Forget the instance. Raises InstanceUnknown where it is not registered."""
         await self._send("DELETE", f"/api/v1/services/{quote(service_id, safe='')}", None)
 
-    async def _send(self, method: str, path: str, body: object) -> None:
+    async def get(self, path: str, *, wait: float = 0.0) -> bytes:
+        """The body of an answer that may take `wait` seconds longer. Raises as the other calls do."""
+        return await self._send("GET", path, None, wait=wait)
+
+    async def _send(self, method: str, path: str, body: object, *, wait: float = 0.0) -> bytes:
         if self._session is None:
             raise RuntimeError("use RegistryClient as `async with`")
         headers: dict[str, str] = {}
         if self._token_file is not None:
             headers["Authorization"] = f"Bearer {read_secret(self._token_file).get_secret_value()}"
+        timeout = aiohttp.ClientTimeout(total=DEADLINE + wait)
         try:
-            async with self._session.request(method, self._url + path, json=body, headers=headers, allow_redirects=False) as response:
-                answer = await response.content.read(65536)
+            async with self._session.request(
+                method, self._url + path, json=body, headers=headers, allow_redirects=False, timeout=timeout
+            ) as response:
+                answer = await response.read()
                 status = response.status
         except TimeoutError:
-            raise DeadlineExceeded(f"registry {self._url} did not answer within {DEADLINE} s") from None
+            raise DeadlineExceeded(f"registry {self._url} did not answer within {DEADLINE + wait:g} s") from None
         except aiohttp.ClientError as error:
             raise BackendUnavailable(f"registry {self._url} cannot be reached ({type(error).__name__})") from error
         if status < 300:
-            return
+            return answer
         try:
             problem = msgspec.json.decode(answer, type=_Problem)
         except msgspec.MsgspecError:

@@ -65,7 +65,7 @@ _KNOWN: tuple[tuple[type[errors.PlatformError], int, str, str], ...] = (
     (errors.InstanceConflict, 409, "instance-conflict", "Service ID already exists"),
     (errors.Conflict, 409, "conflict", "The write lost against another one"),
     (errors.NotOwner, 403, "permission-denied", "Not the owner"),
-    (errors.ServiceUnknown, 404, "service-unknown", "No such service"),
+    (errors.ServiceUnknown, 503, "service-unknown", "Something behind this service is away"),  # whom it calls, not what it was asked for
     (errors.InstanceUnknown, 404, "instance-unknown", "No such instance"),
     (errors.NotFound, 404, "not-found", "Not found"),
     (errors.AddressNotAllowed, 400, "address-not-allowed", "The address must not be checked"),
@@ -84,7 +84,7 @@ def from_error(error: errors.PlatformError) -> ProblemError:
     """The problem that an error of the runtime is to an HTTP client. Words of the back end stay inside."""
     for kind, status, name, title in _KNOWN:
         if isinstance(error, kind):
-            detail = str(error) if status < 500 or kind is errors.NoInstances else f"{title}; try again"
+            detail = str(error) if status < 500 or kind in {errors.NoInstances, errors.ServiceUnknown} else f"{title}; try again"
             return ProblemError(status, name, title, detail, retry_after=RETRY_SECONDS if status == 503 else None)
     return ProblemError(500, "internal", "Internal error", "the error was logged under this trace id")
 

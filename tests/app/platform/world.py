@@ -53,6 +53,7 @@ class Service:
     settings: dict[str, object]
     folder: Path
     process: subprocess.Popen[bytes] | None = None
+    python_path: Path | None = None
     log: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -70,6 +71,8 @@ class Service:
         file = self.folder / f"{self.settings['instance_id']}.json"
         file.write_text(json.dumps(self.settings))
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PLATFORM_")} | {"PLATFORM_SETTINGS_FILE": str(file)}
+        if self.python_path is not None:
+            environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(self.python_path)])
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([sys.executable, "-m", *self.command], cwd=ROOT, env=environment, stdout=log, stderr=log)
 
