@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from sandbox import environment, lock, paths, recipes, stackfile, status, up
-from sandbox.engine import STACK
+from sandbox.environment import STACK
 from sandbox.errors import SandboxError
 from sandbox.nodeconfig import HOLDER
 from sandbox.progress import Progress, report

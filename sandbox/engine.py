@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import cast
 
 from sandbox import environment, pki, pluginhome, stackfile
+from sandbox.environment import STACK
 from sandbox.errors import SandboxError
 from sandbox.events import Update
 from sandbox.paths import REPO, Paths
@@ -21,7 +22,6 @@ from sandbox.progress import Step
 from sandbox.stackfile import SandboxFacts
 
 PROJECT = "groundwork"
-STACK = "sandbox"
 CREATE_SECONDS = 60
 INTERRUPT_SECONDS = 90
 FIX = "correct the cause and run the command again: it goes on where it stopped. `python -m sandbox status` shows the pods"

@@ -10,6 +10,9 @@ from pathlib import Path
 from sandbox.paths import REPO, Paths
 from sandbox.toolchain import environment_path
 
+STACK = "sandbox"  # the user's own; every other one of the sandbox begins with it
+STACK_FILE = "GROUNDWORK_STACK_FILE"  # for `pulumi --config-file`
+
 
 def variables(paths: Paths) -> dict[str, str]:
     """What `pulumi` and `kubectl` need, without PATH. Nothing in it is secret: the passphrase stays in its file."""
@@ -37,6 +40,6 @@ def process(paths: Paths, environment: Mapping[str, str] = os.environ) -> dict[s
 
 def shell(paths: Paths, environment: Mapping[str, str] = os.environ) -> str:
     """Lines for `eval`, in the words of any POSIX shell."""
-    values = {"PATH": environment_path(folders(paths), environment), **variables(paths)}
+    values = {"PATH": environment_path(folders(paths), environment), **variables(paths), STACK_FILE: str(paths.stack_file(STACK))}
     lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
     return "\n".join(["unset PULUMI_CONFIG_PASSPHRASE PULUMI_ACCESS_TOKEN", *lines])

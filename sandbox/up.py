@@ -11,7 +11,8 @@ from pathlib import Path
 
 from sandbox import addons, debian, lock, node, nodeconfig, preflight, recipes, status
 from sandbox.cluster import Kubectl, Pod
-from sandbox.engine import STACK, Engine
+from sandbox.engine import Engine
+from sandbox.environment import STACK
 from sandbox.errors import SandboxError
 from sandbox.images import Images
 from sandbox.node import Node
