@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ssl
 
+import aio_pika
+import aiormq
 import asyncpg
 import httpx2
 import pytest
@@ -55,5 +57,6 @@ async def refuses_the_old(platform: Platform, old: dict[str, dict[str, str]]) ->
             f"https://{ends['consul'].host}:{ends['consul'].port}/v1/kv/config/?recurse", headers={"X-Consul-Token": old["consul"]["token"]}
         )
         assert answer.status_code == 403
-        management = session.get(f"https://{ends['rabbitmq'].host}:15671/api/whoami", auth=(old["rabbitmq"]["username"], old["rabbitmq"]["password"]))
-        assert management.status_code == 401
+    amqps = f"amqps://{old['rabbitmq']['username']}:{old['rabbitmq']['password']}@{ends['rabbitmq'].host}:{ends['rabbitmq'].port}/{SERVICE}"
+    with pytest.raises((aiormq.exceptions.ProbableAuthenticationError, aiormq.exceptions.AMQPConnectionError)):
+        await aio_pika.connect(amqps, ssl_context=tls, timeout=10)
