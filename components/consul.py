@@ -46,7 +46,7 @@ REGISTRY_NODE = "platform-registry"  # the catalog's node under which the regist
 
 _LIBRARY_IMAGE = re.compile(r"(docker\.io/)?(library/)?consul(:|@|$)")
 
-Rules = Mapping[str, Mapping[str, Mapping[str, str]]]
+Rules = dict[str, dict[str, dict[str, str]]]  # kind, name or prefix, `policy`
 
 
 class ConsulRole(StrEnum):
@@ -118,9 +118,9 @@ def demand(args: ConsulArgs) -> Demand:
     return Demand.of(args.resources, args.servers, claims=args.servers, claim_gib=args.storage_gib) + accounts.demand()
 
 
-def rules(roles: tuple[ConsulRole, ...]) -> dict[str, dict[str, dict[str, str]]]:
+def rules(roles: tuple[ConsulRole, ...]) -> Rules:
     """The access-list rules of a client, in Consul's JSON form."""
-    granted = {
+    granted: Rules = {
         "key_prefix": {"config/": {"policy": "read"}},
         "node_prefix": {"": {"policy": "read"}},
         "service_prefix": {"": {"policy": "read"}},
@@ -136,7 +136,7 @@ def rules(roles: tuple[ConsulRole, ...]) -> dict[str, dict[str, dict[str, str]]]
     return granted
 
 
-def agent_rules() -> dict[str, dict[str, dict[str, str]]]:
+def agent_rules() -> Rules:
     """What the servers themselves need to keep their own entries in the catalog."""
     return {"node_prefix": {"": {"policy": "write"}}, "service_prefix": {"": {"policy": "read"}}}
 
