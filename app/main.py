@@ -9,8 +9,10 @@ from typing import Literal
 
 import structlog
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from app.api import config, services
+from app.api.shortcut import DiscoverShortcut
 from groundwork import Platform
 from groundwork.consul.hub import WatchHub
 from groundwork.consul.metrics import consul_metrics
@@ -44,7 +46,9 @@ async def application(role: Role, p: Platform) -> AsyncGenerator[FastAPI]:
     app = p.app(TITLES[role], body_limits={config.PREFIX: config.MAX_VALUE})
     watches: WatchHub[tuple[config.ConfigEntry, ...]] = WatchHub(replace(CONFIG, start_jitter=0.0), consul_metrics(p.metrics.registry))
     if role != "config":
-        services.mount(app, services.ServicesApi(p.registry, p.discovery, p.health, AddressPolicy(settings.allowed_cidrs)))
+        api = services.ServicesApi(p.registry, p.discovery, p.health, AddressPolicy(settings.allowed_cidrs))
+        services.mount(app, api)
+        app.user_middleware.insert(1, Middleware(DiscoverShortcut, api=api, guard=app.state.guard))  # inside of what counts and logs
         if p.backends.registry.name != "memory":  # the embedded one sweeps by itself
             p.run(p.registry.run_sweeper(), name="sweeper")
     if role != "registry":

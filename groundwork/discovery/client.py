@@ -113,6 +113,10 @@ class DiscoveryClient:
         except KeyError:
             return self._missing(service)
 
+    def peek(self, service: str) -> ServiceSnapshot | None:
+        """What is known now where the service happens to be watched; starts nothing and keeps nothing alive."""
+        return self._snapshots.get(service)
+
     async def read(self, service: str, *, filter: str = "", datacenter: str = "", timeout: float = 5.0) -> ServiceSnapshot:  # noqa: A002, ASYNC109 Consul's name; the reason for the failure is kept
         """What is known, waiting for the first answer where there is none yet. `filter` is evaluated by the back end.
 
