@@ -16,7 +16,7 @@ help: ## this list
 	@touch $@
 
 up: .venv/groundwork ## a running platform on this machine: Kubernetes, the engines, the services
-	@$(VENV) -m sandbox up
+	@$(VENV) -m sandbox up $(UP)
 
 status: .venv/groundwork ## what runs where, and how much memory it takes
 	@$(VENV) -m sandbox status
