@@ -213,7 +213,12 @@ def test_a_port_that_is_taken_ends_the_start() -> None:
 def test_alone_it_says_what_it_does_without(tmp_path: Path) -> None:
     one = make("app", ["app"], tmp_path, {})
     with running(one):
-        assert call("GET", f"{one.url}/docs").status == 200
+        page = call("GET", f"{one.url}/docs")
+        assert page.status == 200
+        assert "server" not in page.headers
+        metrics = call("GET", one.metrics_url)
+        assert "server" not in metrics.headers
+        assert b"http_request_seconds_count" in metrics.body
     log = one.log.read_text()
     assert "no Consul is configured" in log
     assert "authentication is off" in log
