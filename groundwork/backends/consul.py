@@ -88,15 +88,15 @@ class ConsulRegistry:
             await self._client.txn(forget)  # somebody took it out of the catalog already
 
     async def lead(self) -> bool:
-        """Whether this process holds the sweeper's lock; tries to get it. Consul gives it on when this process dies."""
-        if self._session is not None:
-            try:
-                await self._client.session_renew(self._session)
-            except SessionUnknown:
-                self._session = None
-        if self._session is None:
-            self._session = await self._client.session_create(name=LOCK, ttl=SESSION_SECONDS, lock_delay=1.0)
+        """Whether this process holds the sweeper's lock; tries to get it where nobody does. Consul gives it on when its holder dies."""
         try:
+            if self._session is not None:
+                await self._client.session_renew(self._session)
+            holder = await self._client.kv_get(LOCK)
+            if holder is not None and holder.session:
+                return holder.session == self._session  # asked before each try: an attempt is a write, a look is not
+            if self._session is None:
+                self._session = await self._client.session_create(name=LOCK, ttl=SESSION_SECONDS, lock_delay=1.0)
             return await self._client.kv_acquire(LOCK, self._holder.encode(), self._session)
         except SessionUnknown:
             self._session = None
