@@ -1,6 +1,6 @@
 """From a pod's start to Ready, for each service of the running sandbox. Without a sandbox it measures nothing and says so."""
 
-# pyright: basic, reportOptionalMemberAccess=false, reportOptionalIterable=false, reportOptionalSubscript=false
+# pyright: basic, reportOptionalMemberAccess=false, reportOptionalIterable=false, reportOptionalSubscript=false, reportOperatorIssue=false
 # (the Kubernetes client types every field of every answer as perhaps missing)
 
 from __future__ import annotations
