@@ -13,6 +13,8 @@ from urllib.parse import quote, urlencode
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 from yarl import URL
 
 from groundwork.consul.errors import (
@@ -69,6 +71,32 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytearray
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Knows its connections. Over TLS, asyncio waits half a minute for a silent peer's goodbye; a watch that was given up must not."""
+
+    def __init__(self, *, limit: int, ssl: ssl.SSLContext | bool, ttl_dns_cache: int, resolver: AbstractResolver | None) -> None:
+        super().__init__(limit=limit, ssl=ssl, ttl_dns_cache=ttl_dns_cache, resolver=resolver)  # pyright: ignore[reportUnknownMemberType] a parameter of aiohttp is half typed
+        self._known: set[asyncio.Transport] = set()
+
+    async def connect(self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:  # noqa: ASYNC109 aiohttp's own signature
+        connection = await super().connect(req, traces, timeout)
+        for known in tuple(self._known):
+            if known.is_closing():
+                self._known.discard(known)
+                known.abort()
+        if connection.transport is not None:
+            self._known.add(connection.transport)
+        return connection
+
+    async def abort(self) -> None:
+        """Cut what is left."""
+        for transport in self._known:
+            transport.abort()
+        self._known.clear()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
 
 
 class _Broken(aiohttp.ClientError):
@@ -159,10 +187,13 @@ class Transport:
     async def __aexit__(self, *_: object) -> None:
         sessions, self._sessions = self._sessions, None
         for session in sessions or ():
+            connector = session.connector
             await session.close()
+            if isinstance(connector, _Connector):
+                await connector.abort()
 
     def _session(self, context: ssl.SSLContext | bool, limit: int) -> aiohttp.ClientSession:  # noqa: FBT001 aiohttp's own `ssl` is bool or context
-        connector = aiohttp.TCPConnector(limit=limit, ssl=context, ttl_dns_cache=self._limits.dns_ttl, resolver=self._resolver)
+        connector = _Connector(limit=limit, ssl=context, ttl_dns_cache=self._limits.dns_ttl, resolver=self._resolver)
         # Proxies and cookies of the environment have no place between a service and its agent; Consul compresses only when asked.
         return aiohttp.ClientSession(
             connector=connector, trust_env=False, cookie_jar=aiohttp.DummyCookieJar(), headers={"Accept-Encoding": "identity"}

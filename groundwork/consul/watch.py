@@ -174,19 +174,26 @@ class BlockingQuery(Generic[T]):
 
         Raises NoLeader where such an answer comes from a server that says so itself.
         """
-        expected = 1 if self.latest is None else len(self.latest.value)
-        if len(answer.value) >= expected:
+        if not self._emptier(answer):
             return False
-        if not answer.known_leader or answer.last_contact_ms > self.options.max_stale * 1000:
-            self._metrics.unconfirmed.labels(_kind(self.name)).inc()
-            raise NoLeader(f"an emptier answer about {self.name} from a server without contact to a leader is not believed")
+        self._believe(answer)
         return True
 
     async def _confirm(self) -> Indexed[T]:
         answer = await self._read(consistent=True)
-        if self.latest is not None and len(answer.value) >= len(self.latest.value):
+        if not self._emptier(answer):
             self._metrics.unconfirmed.labels(_kind(self.name)).inc()
+            return answer
+        self._believe(answer)
         return answer
+
+    def _emptier(self, answer: Indexed[T]) -> bool:
+        return len(answer.value) < (1 if self.latest is None else len(self.latest.value))
+
+    def _believe(self, answer: Indexed[T]) -> None:
+        if not answer.known_leader or answer.last_contact_ms > self.options.max_stale * 1000:
+            self._metrics.unconfirmed.labels(_kind(self.name)).inc()
+            raise NoLeader(f"an emptier answer about {self.name} from a server without contact to a leader is not believed")
 
     def _publish(self, answer: Indexed[T], arrived: float) -> None:
         known = self.latest
