@@ -58,6 +58,13 @@ def test_secrets_stand_in_a_secret_file_and_never_in_the_plain_one() -> None:
     assert len(b64decode(secret["encrypt"])) == 32
 
 
+def test_a_server_reads_both_files() -> None:
+    assert [word for word in container()["command"] if word.startswith("-config-file=")] == [
+        f"-config-file={consul.CONFIG}/server.json",
+        f"-config-file={consul.SECRETS}/secrets.json",
+    ]
+
+
 def test_no_token_is_an_argument_or_a_variable() -> None:
     graph = engines.graph(engines.consul())
     secrets = [*json.loads(graph.one("Secret", "consul-secrets")["stringData"]["secrets.json"])["acl"]["tokens"].values()]
