@@ -83,7 +83,7 @@ def show_status(sandbox: up.Sandbox) -> int:
         print("the sandbox is down: `make up` starts it")
         return 1
     print(f"owner: {owner.repository}\n")
-    if not status.api_answers(sandbox.kubectl):
+    if sandbox.kubectl.api_problem() is not None:
         print(status.node_table(status.node_processes(sandbox.node)))
         print("\nthe API server does not answer: `make up` starts what has ended")
         return 1

@@ -12,14 +12,13 @@ from pathlib import Path
 from sandbox import pki
 from sandbox.errors import SandboxError
 from sandbox.paths import Paths
-from sandbox.progress import Step
 
 
 @dataclass(frozen=True)
 class Pod:
     """A pod as `status` shows it. `started` is when its youngest running container started, None while one is not running.
 
-    `leaving`: it was asked to end. `workload` is its `app.kubernetes.io/name`, or its own name. `note` is the reason that Kubernetes
+    `finished`: it has ended, or is a Job's and will. `leaving`: it was asked to end. `workload` is its `app.kubernetes.io/name`, or its own name. `note` is the reason that Kubernetes
     gives for a pod that is not well.
     """
 
@@ -66,26 +65,17 @@ class Kubectl:
         document = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
         self.text("apply", "--server-side", "--force-conflicts", "--field-manager=sandbox", "--filename=-", stdin=document)
 
-    def wait_for_api(self, step: Step) -> None:
-        """Waits until the API server answers that it is ready."""
+    def api_problem(self) -> str | None:
+        """Why the API server is not ready, None where it is."""
+        done = subprocess.run(self.argv("get", "--raw", "/readyz"), capture_output=True, text=True, timeout=30, check=False)
+        return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no answer"])[-1][:150]
 
-        def missing() -> str | None:
-            done = subprocess.run(self.argv("get", "--raw", "/readyz"), capture_output=True, text=True, timeout=30, check=False)
-            return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no answer"])[-1][:150]
-
-        step.wait_for("the API server", missing, timeout=90, fix=f"see {self._paths.node}/log/kube-apiserver.log and etcd.log beside it")
-
-    def wait_for_node(self, step: Step) -> None:
-        """Waits until the kubelet has reported the node as ready, after this start."""
-
-        def missing() -> str | None:
-            try:
-                node = self.json("get", "node", pki.NODE_NAME)
-            except SandboxError as error:
-                return str(error)[:150]
-            return node_problem(node)
-
-        step.wait_for("the node", missing, timeout=90, fix=f"see {self._paths.node}/log/kubelet.log and containerd.log beside it")
+    def node_problem(self) -> str | None:
+        """Why the node is not ready, None where it is."""
+        try:
+            return node_problem(self.json("get", "node", pki.NODE_NAME))
+        except SandboxError as error:
+            return str(error)[:150]
 
     def pods(self, namespace: str | None = None) -> tuple[Pod, ...]:
         """The pods of `namespace`, or all."""
@@ -115,7 +105,7 @@ def parse_pod(item: Mapping[str, object]) -> Pod:
     containers = _list(status.get("containerStatuses"))
     running = [_mapping(_mapping(container.get("state")).get("running")).get("startedAt") for container in containers]
     starts = [dt.datetime.fromisoformat(str(start)) for start in running if start]
-    labels = _mapping(metadata.get("labels"))
+    labels, owners = _mapping(metadata.get("labels")), _list(metadata.get("ownerReferences"))
     conditions = {str(condition.get("type")): condition for condition in _list(status.get("conditions"))}
     ready = conditions.get("Ready", {}).get("status") == "True"
     return Pod(
@@ -123,7 +113,8 @@ def parse_pod(item: Mapping[str, object]) -> Pod:
         name=str(metadata.get("name")),
         workload=str(labels.get("app.kubernetes.io/name") or metadata.get("name")),
         ready=ready,
-        finished=status.get("phase") in {"Succeeded", "Failed"},  # a failed pod stays as it is: its controller makes another one
+        # A failed pod stays as it is: its controller makes another one. A Job's is waited for by the engine.
+        finished=status.get("phase") in {"Succeeded", "Failed"} or any(owner.get("kind") == "Job" for owner in owners),
         leaving="deletionTimestamp" in metadata,
         restarts=sum(int(str(container.get("restartCount", 0))) for container in containers),
         started=max(starts) if starts and len(starts) == len(containers) else None,

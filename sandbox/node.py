@@ -5,11 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sandbox import network, nodeconfig, pki, processes
@@ -19,11 +22,27 @@ from sandbox.paths import Paths
 from sandbox.processes import Daemon, Record
 from sandbox.progress import Progress, Step
 
-STOP_SECONDS = 20.0  # how long a pod's container may take to end before it is killed
+STOP_SECONDS = 15.0  # how long a container may take to end before it is killed
 DAEMON_SECONDS = 10.0
 LOG_LIMIT = 20 * 1024 * 1024
+KUBELET_PORT = 10250
 CGROUPS = Path("/sys/fs/cgroup")
 V2_CONTROLLERS = "+cpuset +cpu +io +memory +pids"
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A running container."""
+
+    container: str
+    pid: int
+    name: str
+    stop_signal: int
+
+    @property
+    def stateful(self) -> bool:
+        """Whether it is a pod of a StatefulSet, by its number."""
+        return re.fullmatch(r".*-\d{1,3}", self.name) is not None
 
 
 class Node:
@@ -56,7 +75,10 @@ class Node:
 
     def ensure(self, daemon: Daemon) -> bool:
         """Starts `daemon`, or restarts it where it runs with other words or files. Says whether it did."""
-        record = self.record(daemon.name)
+        record, holder = self.record(daemon.name), self.record(HOLDER)
+        if daemon.namespaces and holder is not None:
+            # One that was started in the namespaces of an earlier holder is in the wrong ones.
+            daemon = replace(daemon, inputs=(*daemon.inputs, f"{holder.boot} {holder.pid} {holder.started}"))
         if record is not None and processes.running(record):
             if record.digest == daemon.digest:
                 return False
@@ -74,6 +96,8 @@ class Node:
     def start_namespaces(self, step: Step) -> None:
         """Makes the namespaces and the network. Whatever an earlier, lost node left running is ended first."""
         if not self.runs(HOLDER):
+            for name in ("kubelet", *self.names()):
+                processes.stop(self.record(name), grace=0, number=signal.SIGKILL)
             self._end_leftovers()
             shutil.rmtree(self.paths.run, ignore_errors=True)
             self.paths.run.mkdir(parents=True)
@@ -90,7 +114,7 @@ class Node:
         network.connect(holder.pid, step)
         _make_cgroup()
 
-    def start_control_plane(self, plan: NodePlan, step: Step) -> None:
+    def start_control_plane(self, plan: NodePlan) -> None:
         """Certificates, files, etcd, API server, controllers, scheduler."""
         for file, content in plan.files.items():
             pki.write_private(file, content)
@@ -98,16 +122,33 @@ class Node:
         for daemon in plan.control_plane:
             self.ensure(daemon)
         pki.write_private(self.paths.kubeconfig, pki.kubeconfig(self.paths.pki, "admin", embed=True))
-        step.log.write_text(f"the processes write to {self.log('*')}\n")
-        self.wait_alive(plan.control_plane, step)
 
     def start_workers(self, plan: NodePlan, step: Step) -> None:
-        """containerd first: the kubelet gives up without it."""
+        """containerd first: the kubelet ends where containerd is not ready for it, and is then started again."""
+        kubelet = next(daemon for daemon in plan.workers if daemon.name == "kubelet")
         for daemon in plan.workers:
             self.ensure(daemon)
             if daemon.name == "containerd":
-                step.wait_for("containerd", self._containerd_missing, timeout=30, fix=f"see {self.log('containerd')}")
-        self.wait_alive(plan.workers, step)
+                step.log = self.log("containerd")
+                step.wait_for("containerd", self._containerd_missing, timeout=30, fix="see the log")
+
+        def missing() -> str | None:
+            if _answers(network.NODE_ADDRESS, KUBELET_PORT):
+                return None
+            processes.reap()
+            return "starting again" if self.ensure(kubelet) else "it does not answer yet"
+
+        step.log = self.log("kubelet")
+        step.wait_for("the kubelet", missing, timeout=60, fix="see the log", interval=0.5)
+        self.refuse_ended(plan.workers, step)
+
+    def refuse_ended(self, daemons: Iterable[Daemon], step: Step) -> None:
+        """Raises StepFailed with the last words of a process that has ended."""
+        processes.reap()
+        for daemon in daemons:
+            if not self.runs(daemon.name):
+                step.log = self.log(daemon.name)
+                raise step.failed(f"{daemon.name} has ended", fix="its last words say why; correct that and run the command again")
 
     def stop(self, progress: Progress) -> None:
         """Ends everything and removes every trace outside the state folder. Data stays. May be repeated."""
@@ -170,20 +211,15 @@ class Node:
         return sorted((target for target in targets if target.startswith(f"{self.paths.node}/")), key=len, reverse=True)
 
     def _stop_containers(self, step: Step) -> None:
-        """Each container by the signal its image asks for, all at once; then by force. Their records go too, so that nothing is restored."""
+        """Each container by the signal its image asks for, then by force. Their records go too, so that nothing is restored."""
         if not self.runs("containerd"):
             return
-        tasks = dict(self._tasks())
-        for container, pid in tasks.items():
-            record = _now(pid)
-            if record is not None:
-                os.kill(pid, self._stop_signal(container))
-        end = time.monotonic() + STOP_SECONDS
-        while time.monotonic() < end and any(processes.started(pid) for pid in tasks.values()):
-            step.note = f"{sum(processes.started(pid) is not None for pid in tasks.values())} containers are ending"
-            time.sleep(0.1)
-        for container in tasks:
-            self._ctr("tasks", "delete", "--force", container)
+        tasks = [_Task(container, pid, *self._manners(container)) for container, pid in self._tasks()]
+        # Servers with data last: their clients say goodbye to a server that still answers.
+        for wave in ([task for task in tasks if not task.stateful], [task for task in tasks if task.stateful]):
+            _stop_tasks(wave, step)
+        for task in tasks:
+            self._ctr("tasks", "delete", "--force", task.container)
         for container in self._ctr("containers", "list", "--quiet").split():
             self._ctr("containers", "delete", container)
         step.outcome = f"{len(tasks)} containers"
@@ -194,31 +230,26 @@ class Node:
             if state == "RUNNING":
                 yield container, int(pid)
 
-    def _stop_signal(self, container: str) -> int:
+    def _manners(self, container: str) -> tuple[str, int]:
+        """A container's name, and the signal by which its image wants to be stopped."""
         try:
             labels = json.loads(self._ctr("containers", "info", container))["Labels"]
-            name = labels.get("io.containerd.image.config.stop-signal", "SIGTERM")
-            return signal.Signals[name] if name.startswith("SIG") else int(name)
+            signal_name = labels.get("io.containerd.image.config.stop-signal", "SIGTERM")
+            number = signal.Signals[signal_name] if signal_name.startswith("SIG") else int(signal_name)
+            return labels.get("io.kubernetes.pod.name", container[:12]), number
         except (ValueError, KeyError):
-            return signal.SIGTERM
+            return container[:12], signal.SIGTERM
 
     def _containerd_missing(self) -> str | None:
-        return None if self._ctr("version") else "it does not answer yet"
+        done = self._ctr_process("images", "list", "--quiet")
+        return None if done.returncode == 0 else "it does not answer yet"
 
     def _ctr(self, *words: str) -> str:
+        return self._ctr_process(*words).stdout
+
+    def _ctr_process(self, *words: str) -> subprocess.CompletedProcess[str]:
         argv = ["ctr", "--address", str(self.paths.containerd_socket), "--namespace", "k8s.io", *words]
-        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False).stdout
-
-    def wait_alive(self, daemons: Iterable[Daemon], step: Step) -> None:
-        """A process with a bad flag ends at once: found here, not by a later step that waits in vain."""
-        time.sleep(0.3)
-        for daemon in daemons:
-            if dead := self._dead(daemon):
-                raise step.failed(dead, fix=f"see {self.log(daemon.name)}")
-
-    def _dead(self, daemon: Daemon) -> str | None:
-        processes.reap()
-        return None if self.runs(daemon.name) else f"{daemon.name} ended right after its start"
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
 
     @property
     def _records(self) -> Path:
@@ -226,6 +257,25 @@ class Node:
 
     def _record_file(self, name: str) -> Path:
         return self._records / f"{name}.json"
+
+
+def _stop_tasks(tasks: Sequence[_Task], step: Step) -> None:
+    """Asks all of them to end, and waits for it as long as is decent."""
+    for task in tasks:
+        if processes.started(task.pid) is not None:
+            os.kill(task.pid, task.stop_signal)
+    end = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < end and (ending := [task.name for task in tasks if processes.started(task.pid) is not None]):
+        step.note = f"waiting for {', '.join(ending)}"
+        time.sleep(0.1)
+
+
+def _answers(address: str, port: int) -> bool:
+    try:
+        with socket.create_connection((address, port), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def ensure_certificates(paths: Paths) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import subprocess
 from base64 import b64decode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -199,8 +198,3 @@ def try_commands(outputs: Mapping[str, object], found: Sequence[Row]) -> tuple[s
 
 def _items(kubectl: Kubectl, *words: str) -> list[dict[str, object]]:
     return cast("list[dict[str, object]]", kubectl.json(*words)["items"])
-
-
-def api_answers(kubectl: Kubectl) -> bool:
-    """Whether the API server answers now."""
-    return subprocess.run(kubectl.argv("get", "--raw", "/readyz"), capture_output=True, timeout=30, check=False).returncode == 0

@@ -88,8 +88,14 @@ def bring_up_node(sandbox: Sandbox) -> None:
         node.ensure_certificates(paths)
     plan = nodeconfig.plan(paths, sandbox.toolchain.command, sandbox.images.reference("pause"))
     with progress.step("control plane") as step:
-        sandbox.node.start_control_plane(plan, step)
-        sandbox.kubectl.wait_for_api(step)
+        sandbox.node.start_control_plane(plan)
+
+        def missing() -> str | None:
+            sandbox.node.refuse_ended(plan.control_plane, step)
+            return sandbox.kubectl.api_problem()
+
+        step.log = sandbox.node.log("kube-apiserver")
+        step.wait_for("the API server", missing, timeout=90, fix=f"see the logs of its parts in {step.log.parent}")
     with progress.step("containerd, kubelet, kube-proxy") as step:
         sandbox.node.start_workers(plan, step)
     sandbox.images.provide(NODE_IMAGES, progress)
@@ -97,7 +103,8 @@ def bring_up_node(sandbox: Sandbox) -> None:
         helper = sandbox.images.reference("debian")
         addons.start(sandbox.node, sandbox.kubectl, addons.daemons(paths, sandbox.toolchain.command, helper), helper, step)
     with progress.step("the node is ready") as step:
-        sandbox.kubectl.wait_for_node(step)
+        step.log = sandbox.node.log("kubelet")
+        step.wait_for("the node", sandbox.kubectl.node_problem, timeout=90, fix="see the log, and that of containerd beside it")
 
 
 def bring_up_images(sandbox: Sandbox) -> None:
@@ -154,7 +161,7 @@ def up(sandbox: Sandbox, request: Request) -> None:
 
 def need_node(sandbox: Sandbox) -> None:
     """Raises SandboxError where the node is not up."""
-    if not sandbox.node.runs(HOLDER) or not status.api_answers(sandbox.kubectl):
+    if not sandbox.node.runs(HOLDER) or sandbox.kubectl.api_problem():
         raise SandboxError("the node is not running", fix="run `make up`")
 
 

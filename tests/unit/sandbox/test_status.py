@@ -143,3 +143,11 @@ def test_columns_are_as_wide_as_their_widest_cell() -> None:
 @pytest.mark.parametrize(("size", "text"), [(5 * MIB, "5 MiB"), (1536 * MIB, "1.50 GiB")])
 def test_sizes_read_well(size: int, text: str) -> None:
     assert status.mib(size) == text
+
+
+def test_a_jobs_pod_is_neither_waited_for_nor_shown() -> None:
+    job = item("redis-accounts-1", ready=False)
+    job["metadata"] = {"namespace": "n", "name": "x", "ownerReferences": [{"kind": "Job"}]}
+    found = cluster.parse_pod(job)
+    assert up.unready([found], since=NOW) is None
+    assert status.rows([found], [], {}) == ()
