@@ -66,12 +66,18 @@ class ConsulUse:
 
 @dataclass(frozen=True)
 class Issuer:
-    """An issuer whose tokens the service accepts. `in_cluster`: its keys come from the API server, which wants a token itself."""
+    """An issuer whose tokens the service accepts. `in_cluster`: its keys come from the API server, which wants a token itself.
+
+    `namespaces` are those whose ServiceAccounts own the service of their name; `operator` is the subject that has `operator_scopes` besides.
+    """
 
     issuer: str
     jwks_url: str
     audience: str = AUDIENCE
     scopes: tuple[str, ...] = ()
+    namespaces: tuple[pulumi.Input[str], ...] = ()
+    operator: pulumi.Input[str] | None = None
+    operator_scopes: tuple[str, ...] = ()
     in_cluster: bool = True
 
 
@@ -92,7 +98,7 @@ class ServiceArgs:
     consul: ConsulUse | None = None
     registry_url: pulumi.Input[str] | None = None
     issuers: tuple[Issuer, ...] = ()
-    allowed_cidrs: tuple[str, ...] = ()
+    version: str | None = None
     port: int = HTTP_PORT
 
     def __post_init__(self) -> None:
@@ -133,13 +139,17 @@ def engine_settings(name: str, use: PostgresUse | RedisUse | RabbitmqUse | Consu
     }
 
 
-def issuer_settings(issuer: Issuer) -> dict[str, object]:
+def issuer_settings(issuer: Issuer) -> dict[str, pulumi.Input[object]]:
     """One issuer's entry of settings.json."""
+    operator = issuer.operator
+    subject_scopes: pulumi.Input[dict[str, list[str]]] = {} if operator is None else pulumi.Output.from_input(operator).apply(lambda subject: {subject: list(issuer.operator_scopes)})
     return {
         "issuer": issuer.issuer,
         "jwks_url": issuer.jwks_url,
         "audience": issuer.audience,
         "scopes": list(issuer.scopes),
+        "namespaces": list(issuer.namespaces),
+        "subject_scopes": subject_scopes,
         "jwks_ca": f"{ROOT}/cluster/ca.crt" if issuer.in_cluster else None,
         "jwks_token_file": f"{ROOT}/cluster/token" if issuer.in_cluster else None,
     }
@@ -155,7 +165,7 @@ def settings(name: str, args: ServiceArgs) -> dict[str, pulumi.Input[object]]:
         "profile": args.profile,
         "http_port": args.port,
         "metrics_port": METRICS_PORT,
-        "allowed_cidrs": list(args.allowed_cidrs),
+        **({} if args.version is None else {"version": args.version}),
         "auth": {"issuers": [issuer_settings(issuer) for issuer in args.issuers]},
         **sections,
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -114,6 +115,7 @@ class IssuerSettings(_Section):
     jwks_token_file: Path | None = None
     scopes: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()  # whose ServiceAccounts own the service of their name; empty: those of any namespace
+    subject_scopes: Mapping[str, tuple[str, ...]] = {}  # further scopes of single subjects, such as an operator's account
 
 
 class AuthSettings(_Section):

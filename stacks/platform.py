@@ -8,12 +8,14 @@ import pulumi
 from pulumi_kubernetes import Provider, core
 
 from components import consul, labels, service, versions
+from components import operator as operators
 from components.certificates import Certificates, CertificatesArgs, Server
 from components.consul import Consul
 from components.contracts import Edge, Endpoint, Placement
 from components.image import Image, ImageArgs
 from components.namespace import Namespace, NamespaceArgs
 from components.network import Network, NetworkArgs
+from components.operator import Operator, OperatorArgs
 from components.postgres import Postgres
 from components.quota import Quota, QuotaArgs, largest
 from components.rabbitmq import RabbitMQ
@@ -47,6 +49,8 @@ def build(stack: str, settings: StackSettings) -> Built:
     runtime = runtime_image(settings)
     servers = (*(Server(name) for name in ENGINES if name != "consul"), Server("consul", (consul.SERVER_SAN,)))
     certificates = Certificates("certificates", CertificatesArgs(at, servers), provider=provider, opts=within)
+    operator = Operator("operator", OperatorArgs(at), provider=provider, opts=within)
+    issuer = cluster_issuer(settings, at, operator)
     each = engines.arguments(settings, at, runtime, certificates.tls)
 
     every_edge = edges.all_edges(settings, each.edges())
@@ -65,14 +69,14 @@ def build(stack: str, settings: StackSettings) -> Built:
     running: dict[str, Endpoint] = {}
     for name, entry in (("registry", settings.registry), ("config", settings.config)):
         use = ConsulUse(consuls.endpoint, consuls.credentials[name], required=True)
-        args = replace(common(settings, at, runtime, certificates.ca), command=("-m", "app", name), consul=use)
-        args = replace(args, replicas=entry.replicas, resources=engines.resources(entry.resources), allowed_cidrs=settings.cluster.pod_cidrs)
+        args = replace(common(settings, at, runtime, certificates.ca, issuer), command=("-m", "app", name), consul=use)
+        args = replace(args, replicas=entry.replicas, resources=engines.resources(entry.resources), version=versions.GROUNDWORK)
         running[name] = Service(name, args, provider=provider, opts=ready).endpoint
     registered = pulumi.Output.format("http://{0}:{1}", running["registry"].host, running["registry"].port)
 
     for name, entry in sorted(settings.services.items()):
         args = replace(
-            common(settings, at, entry.image or runtime, certificates.ca),
+            common(settings, at, entry.image or runtime, certificates.ca, issuer),
             command=entry.command,
             port=entry.port,
             replicas=entry.replicas,
@@ -142,9 +146,20 @@ def runtime_image(settings: StackSettings) -> pulumi.Input[str]:
     return Image("runtime-image", ImageArgs(settings.images.build.repository, versions.GROUNDWORK)).reference
 
 
-def common(settings: StackSettings, at: Placement, image: pulumi.Input[str], ca: pulumi.Input[str]) -> ServiceArgs:
+def cluster_issuer(settings: StackSettings, at: Placement, operator: Operator) -> Issuer:
+    """The cluster as an issuer: the stack's ServiceAccounts own the services of their names, and the operator's may do more."""
+    return Issuer(
+        settings.cluster.issuer,
+        settings.cluster.jwks_url,
+        scopes=SERVICE_ACCOUNT_SCOPES,
+        namespaces=(at.namespace,),
+        operator=operator.subject,
+        operator_scopes=operators.SCOPES,
+    )
+
+
+def common(settings: StackSettings, at: Placement, image: pulumi.Input[str], ca: pulumi.Input[str], issuer: Issuer) -> ServiceArgs:
     """What every service has: the profile, the CA, and the cluster as an issuer of tokens."""
-    issuer = Issuer(settings.cluster.issuer, settings.cluster.jwks_url, scopes=SERVICE_ACCOUNT_SCOPES)
     return ServiceArgs(at, image, ("-m", "app"), settings.profile, ca, issuers=(issuer,))
 
 

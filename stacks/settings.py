@@ -26,7 +26,7 @@ FOLDER = Path(__file__).resolve().parent.parent
 DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$")]  # RFC 1035: what a Service's name may be
 Engine = Literal["postgres", "redis", "rabbitmq"]
 PLATFORM_SERVICES = ("registry", "config")
-RESERVED = ("postgres", "redis", "rabbitmq", "consul", *PLATFORM_SERVICES)
+RESERVED = ("postgres", "redis", "rabbitmq", "consul", "operator", *PLATFORM_SERVICES)
 
 
 class InvalidStackFile(pulumi.RunError):
@@ -87,7 +87,6 @@ class ClusterSettings(_Section):
     dns_cidrs: tuple[Cidr, ...] = ()
     api_server_cidrs: tuple[Cidr, ...] = ("0.0.0.0/0",)
     api_server_ports: tuple[int, ...] = (443, 6443)
-    pod_cidrs: tuple[Cidr, ...] = ("10.0.0.0/8",)
     issuer: str = "https://kubernetes.default.svc.cluster.local"
     jwks_url: str = "https://kubernetes.default.svc/openid/v1/jwks"
 

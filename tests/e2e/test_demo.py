@@ -68,3 +68,28 @@ def test_a_token_for_another_audience_is_refused(platform: Platform) -> None:
     token = platform.core.create_namespaced_service_account_token("user-service", platform.namespace, request).status.token
     with platform.http("registry") as session:
         assert session.get("/api/v1/services", headers={"Authorization": f"Bearer {token}"}).status_code == 401
+
+
+def test_configuration_changed_by_an_operator_is_live_without_a_restart(platform: Platform) -> None:
+    work = documents(platform)
+    headers = {"Authorization": f"Bearer {service_account_token(platform, 'operator')}"}
+    running = {pod.metadata.uid for pod in platform.pods("document-service")}
+    with platform.http("config") as config, platform.http("document-service") as session:
+        answer = config.put("/api/v1/config/document-service/limits", json={"max_body_chars": 5}, headers=headers)
+        assert answer.status_code == 201, answer.text
+
+        def refused() -> bool | None:
+            body = {"title": "t", "body": "much too long", "author_id": work.author}
+            return session.post("/api/v1/documents", json=body).status_code == 413 or None
+
+        eventually("the new limit counts", refused)
+        removal = {"Authorization": headers["Authorization"], "If-Match": answer.headers["etag"]}
+        assert config.delete("/api/v1/config/document-service/limits", headers=removal).status_code == 204
+        eventually("the old limit counts again", lambda: work.create("longer than five") is not None or None)
+    assert {pod.metadata.uid for pod in platform.pods("document-service")} == running
+
+
+def test_a_service_may_read_configuration_but_not_write_it(platform: Platform) -> None:
+    headers = {"Authorization": f"Bearer {service_account_token(platform, 'document-service')}"}
+    with platform.http("config") as config:
+        assert config.put("/api/v1/config/document-service/limits", json={"max_body_chars": 5}, headers=headers).status_code == 403

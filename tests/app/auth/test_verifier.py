@@ -313,3 +313,14 @@ async def test_the_memory_of_tokens_is_bounded(running: Issuer, verifier: TokenV
     for number in range(6):
         await verifier.verify(running.token("EC", sub=f"s{number}"))
     assert len(verifier._cache) == 3  # pyright: ignore[reportPrivateUsage] - the bound itself is what is tested
+
+
+@pytest.mark.parametrize(("subject", "scopes"), [("operator", {"config:read", "config:write"}), ("somebody", {"config:read"})])
+async def test_further_scopes_are_for_the_named_subject_alone(running: Issuer, subject: str, scopes: set[str]) -> None:
+    running.down = False
+    settings = running.settings.model_copy(update={"scopes": ("config:read",), "subject_scopes": {"operator": ("config:write",)}})
+    one = TokenVerifier([settings])
+    try:
+        assert (await one.verify(running.token(sub=subject))).scopes == scopes
+    finally:
+        await one.close()

@@ -17,7 +17,14 @@ from groundwork import settings as runtime
 from tests.unit.recording import Graph, record
 
 AT = Placement(stack="dev", namespace="groundwork-dev")
-CLUSTER = Issuer("https://kubernetes.default.svc.cluster.local", "https://kubernetes.default.svc/openid/v1/jwks", scopes=("registry:write",))
+CLUSTER = Issuer(
+    "https://kubernetes.default.svc.cluster.local",
+    "https://kubernetes.default.svc/openid/v1/jwks",
+    scopes=("registry:write",),
+    namespaces=("groundwork-dev",),
+    operator="system:serviceaccount:groundwork-dev:operator",
+    operator_scopes=("config:write",),
+)
 
 
 def endpoint(name: str, port: int) -> Endpoint:
@@ -66,7 +73,9 @@ def test_the_runtime_reads_exactly_what_the_component_mounts(graph: Graph, tmp_p
     assert read.consul is not None
     assert read.consul.address == "https://consul.groundwork-dev.svc:8501"
     assert read.registry is not None
-    assert read.auth.issuers[0].scopes == ("registry:write",)
+    (issuer,) = read.auth.issuers
+    assert (issuer.scopes, issuer.namespaces) == (("registry:write",), ("groundwork-dev",))
+    assert issuer.subject_scopes == {"system:serviceaccount:groundwork-dev:operator": ("config:write",)}
 
 
 def files(graph: Graph) -> set[str]:
