@@ -141,8 +141,9 @@ def engine_settings(name: str, use: PostgresUse | RedisUse | RabbitmqUse | Consu
 
 def issuer_settings(issuer: Issuer) -> dict[str, pulumi.Input[object]]:
     """One issuer's entry of settings.json."""
-    operator = issuer.operator
-    subject_scopes: pulumi.Input[dict[str, list[str]]] = {} if operator is None else pulumi.Output.from_input(operator).apply(lambda subject: {subject: list(issuer.operator_scopes)})
+    subject_scopes: pulumi.Input[dict[str, list[str]]] = {}
+    if issuer.operator is not None:
+        subject_scopes = pulumi.Output.from_input(issuer.operator).apply(lambda subject: {subject: list(issuer.operator_scopes)})
     return {
         "issuer": issuer.issuer,
         "jwks_url": issuer.jwks_url,

@@ -184,8 +184,10 @@ def record(build: Callable[[], object], *, stack: str = "dev", preview: bool = F
 
     @pulumi.runtime.test
     async def program() -> None:  # undecorated, nothing would be awaited and every assertion would pass
+        exported_names: dict[str, object] = getattr(pulumi.runtime.get_root_resource(), "outputs", {})
+        exported_names.clear()  # the SDK keeps one root for the whole process: what an earlier program exported is not this one's
         build()
-        for name, value in getattr(pulumi.runtime.get_root_resource(), "outputs", {}).items():
+        for name, value in exported_names.items():
             exported = pulumi.Output.from_input(value)
             graph.outputs[name] = await exported.future()
             if await exported.is_secret():
