@@ -18,8 +18,8 @@ from sandbox.paths import Paths
 class Pod:
     """A pod as `status` shows it. `started` is when its youngest running container started, None while one is not running.
 
-    `finished`: it has ended, or is a Job's and will. `leaving`: it was asked to end. `workload` is its `app.kubernetes.io/name`, or its own name. `note` is the reason that Kubernetes
-    gives for a pod that is not well.
+    `finished`: it has ended, or is a Job's and will. `leaving`: it was asked to end. `workload` is its `app.kubernetes.io/name`, or its
+    own name. `note` is the reason that Kubernetes gives for a pod that is not well.
     """
 
     namespace: str
@@ -64,6 +64,11 @@ class Kubectl:
         """Applies `objects` server-side, as the field manager `sandbox`."""
         document = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
         self.text("apply", "--server-side", "--force-conflicts", "--field-manager=sandbox", "--filename=-", stdin=document)
+
+    def delete(self, objects: Sequence[Mapping[str, object]]) -> None:
+        """Deletes `objects`, named by kind and metadata, and waits until they are gone. Those that are not there do not matter."""
+        document = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+        self.text("delete", "--ignore-not-found", "--wait", "--timeout=50s", "--filename=-", stdin=document)
 
     def api_problem(self) -> str | None:
         """Why the API server is not ready, None where it is."""

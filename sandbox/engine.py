@@ -69,14 +69,30 @@ class Engine:
                 timeout=CREATE_SECONDS,
             )
         stackfile.write(self.config, facts)
-        self._unlock()
+        self.unlock()
 
     def up(self, step: Step) -> Update:
-        """`pulumi up`, without a preview before it. An update that was cut off is put in order first."""
-        if self._interrupted():
-            step.say("an earlier update was cut off: its unfinished operations are taken out of the state first")
-            self._run(step, "refresh", "--yes", "--skip-preview", "--clear-pending-creates")
+        """`pulumi up`, without a preview before it."""
         return self._run(step, "up", "--yes", "--skip-preview", "--suppress-outputs")
+
+    def unfinished(self) -> tuple[dict[str, object], ...]:
+        """The Kubernetes objects that an update was making when it was cut off: perhaps there, but not in the state."""
+        operations = cast("list[dict[str, dict[str, object]]]", self._deployment().get("pending_operations") or [])
+        made = [operation["resource"] for operation in operations if str(operation.get("type")) == "creating"]
+        return tuple(
+            {key: inputs[key] for key in ("apiVersion", "kind", "metadata")}
+            for resource in made
+            if str(resource.get("type", "")).startswith("kubernetes:")
+            and (inputs := cast("dict[str, object]", resource.get("inputs") or {})).keys() >= {"apiVersion", "kind", "metadata"}
+        )
+
+    def interrupted(self) -> bool:
+        """Whether an update was cut off in the middle of something."""
+        return bool(self._deployment().get("pending_operations"))
+
+    def settle(self, step: Step) -> None:
+        """Takes what an interrupted update left open out of the state; what was being made must be gone by now."""
+        self._run(step, "refresh", "--yes", "--skip-preview", "--clear-pending-creates")
 
     def preview(self, step: Step, *, expect_no_changes: bool) -> Update:
         """`pulumi preview`; with `expect_no_changes` a proposed change is a failure."""
@@ -135,10 +151,7 @@ class Engine:
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
-    def _interrupted(self) -> bool:
-        return bool(self._deployment().get("pending_operations"))
-
-    def _unlock(self) -> None:
+    def unlock(self) -> None:
         """Frees the stack from the lock of an engine that is gone: it was killed before it could do so itself."""
         for lock in (self.paths.pulumi_backend / ".pulumi" / "locks").glob(f"organization/{PROJECT}/{self.stack}/*.json"):
             try:

@@ -120,6 +120,13 @@ def bring_up_stack(sandbox: Sandbox, request: Request) -> None:
     engine = Engine(sandbox.paths, request.stack, sandbox.toolchain.command("pulumi"))
     with progress.step("Pulumi engine") as step:
         engine.prepare(facts(sandbox, request), sandbox.toolchain.command("pulumi-resource-kubernetes"), step)
+    if engine.interrupted():
+        with progress.step("put in order what an interrupted update left") as step:
+            # The engine does not know them: a second creation would meet the first one's objects and fail.
+            unfinished = engine.unfinished()
+            sandbox.kubectl.delete(unfinished)
+            engine.settle(step)
+            step.outcome = f"{len(unfinished)} unfinished objects"
     with progress.step(f"stack {request.stack}") as step:
         step.outcome = engine.up(step).summary()
     with progress.step("every pod is ready") as step:
