@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -66,17 +65,21 @@ def same(one: Json, other: Json) -> bool:
     return one is other or encode(one) == encode(other)
 
 
-def look_up(tree: Mapping[str, Json], key: str) -> tuple[bool, Json]:
-    """Whether the tree has something at `key` (parts joined by `/`, empty: all of it), and what."""
-    here: Json = dict(tree) if not key else None
-    if not key:
-        return True, here
-    level: Json = dict(tree)
-    for part in key.split("/"):
+def look_up(tree: dict[str, Json], key: str) -> tuple[bool, Json]:
+    """Whether the tree has something at `key` (parts joined by `/`, empty: all of it), and what. It is the tree's own: do not change it."""
+    level: Json = tree
+    for part in key.split("/") if key else ():
         if not isinstance(level, dict) or part not in level:
             return False, None
         level = level[part]
     return True, level
+
+
+def own(value: Json) -> Json:
+    """A copy that may be changed."""
+    if isinstance(value, dict):
+        return {key: own(below) for key, below in value.items()}
+    return [own(below) for below in value] if isinstance(value, list) else value
 
 
 def merge(low: Json, high: Json) -> Json:

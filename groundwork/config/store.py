@@ -17,7 +17,7 @@ from pydantic import BaseModel, SecretStr
 from groundwork.backends.base import ConfigEntry, ConfigSource
 from groundwork.config import keeper
 from groundwork.config.binding import Bound
-from groundwork.config.codec import MAX_VALUE, Json, check_key, encode, look_up, replace, same
+from groundwork.config.codec import MAX_VALUE, Json, check_key, encode, look_up, own, replace, same
 from groundwork.config.layers import Layer, from_environment, from_files, from_mapping, from_secrets, merged, prefixes
 from groundwork.config.metrics import config_metrics
 from groundwork.config.secrets import REFERENCE, SecretsFolder, stamp
@@ -47,7 +47,7 @@ _REQUIRED: Final = _Required()
 class _State:
     """Everything that one generation says. Replaced whole."""
 
-    tree: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    tree: dict[str, Json] = field(default_factory=dict[str, Json])
     generation: int = 0
     index: int = 0
 
@@ -148,9 +148,10 @@ class ConfigStore:
 
         Raises NotFound without a `default` where there is none: a value made up for an outage would be worse than none.
         """
-        present, value = look_up(self._state.tree, check_key(key))
-        if present:
-            return value
+        present, value = look_up(self._state.tree, key)
+        if present and key:
+            return own(value)
+        check_key(key)
         if isinstance(default, _Required):
             raise NotFound(f"config {key} is not set in any layer: set it, for instance at {self._own}{key}")
         return default
@@ -264,7 +265,7 @@ class ConfigStore:
         for bound in self._bound:
             if bound.error is None:
                 bound.swap()
-        if same(tree, dict(self._state.tree)) and self._state.generation:
+        if same(tree, self._state.tree) and self._state.generation:
             return
         self._state = _State(tree, self._state.generation + 1, index)
         self._metrics.changed(self._state.generation)

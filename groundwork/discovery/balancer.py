@@ -164,7 +164,8 @@ class LoadBalancer:
 
     def begin(self, instance: Instance) -> None:
         """A request starts on the instance; for callers that cannot use `acquire`."""
-        self._in_flight[instance.id] = self._in_flight.get(instance.id, 0) + 1
+        count = self._in_flight[instance.id] = self._in_flight.get(instance.id, 0) + 1
+        self._strategy.loaded(instance.id, count)
 
     def end(self, instance: Instance) -> None:
         """A request on the instance is over."""
@@ -173,6 +174,7 @@ class LoadBalancer:
             self._in_flight[instance.id] = left
         else:
             self._in_flight.pop(instance.id, None)
+        self._strategy.loaded(instance.id, max(0, left))
 
     def report(self, instance: Instance, *, failed: bool) -> None:
         """How a request ended: failures in a row lead to ejection, a success ends the row."""

@@ -88,9 +88,9 @@ def _instance(entry: _Entry, pool: dict[object, object]) -> Instance:
     meta = tuple(sorted((intern(key), intern(value)) for key, value in (service.meta or {}).items()))
     weights = service.weights or _Weights()
     return Instance(
-        id=intern(service.id),
+        id=service.id,
         service=intern(service.service),
-        address=intern(service.address or entry.node.address),  # a service without an address has its node's
+        address=service.address or entry.node.address,  # a service without an address has its node's
         port=_kept(pool, service.port),
         status=_status(entry.checks or []),
         tags=_kept(pool, tags),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hashlib import blake2b
 from random import Random
 from typing import Final, Literal, Protocol, get_args
@@ -29,8 +29,19 @@ class Strategy(Protocol):
         """One of them. `key` matters to consistent_hash alone."""
         ...
 
+    def loaded(self, instance_id: str, count: int) -> None:
+        """So many requests are in flight on an instance now."""
+        ...
 
-class RoundRobin:
+
+class _Indifferent:
+    """A strategy that does not go by load."""
+
+    def loaded(self, instance_id: str, count: int) -> None:
+        del instance_id, count
+
+
+class RoundRobin(_Indifferent):
     """One after another. Each process starts somewhere else, or all clients would begin with the first instance."""
 
     def __init__(self, random: Random) -> None:
@@ -48,7 +59,7 @@ class RoundRobin:
         return self._candidates[self._at]
 
 
-class WeightedRoundRobin:
+class WeightedRoundRobin(_Indifferent):
     """As often as the weights say, evenly interleaved: each instance is due again 1/weight after its last turn. O(log n)."""
 
     def __init__(self, random: Random) -> None:
@@ -78,7 +89,7 @@ class WeightedRoundRobin:
         return instance
 
 
-class Uniform:
+class Uniform(_Indifferent):
     """Any of them."""
 
     def __init__(self, random: Random) -> None:
@@ -92,55 +103,55 @@ class Uniform:
         return self._candidates[int(self._random() * len(self._candidates))]
 
 
-class LeastConnections:
-    """The one with the fewest requests of this process in flight, any of them where several have as few. Exact, O(n)."""
+class _ByLoad:
+    """Requests in flight, in a list beside the candidates: a pick then touches two numbers and one instance, however many there are."""
 
     def __init__(self, random: Random, in_flight: Mapping[str, int]) -> None:
         self._random = random.random
         self._in_flight = in_flight
         self._candidates: Candidates = ()
+        self._loads: list[int] = []
+        self._places: dict[str, int] = {}
 
     def update(self, candidates: Candidates) -> None:
         self._candidates = candidates
+        self._places = {instance.id: place for place, instance in enumerate(candidates)}
+        self._loads = [self._in_flight.get(instance.id, 0) for instance in candidates]
+
+    def loaded(self, instance_id: str, count: int) -> None:
+        place = self._places.get(instance_id)
+        if place is not None:
+            self._loads[place] = count
+
+
+class LeastConnections(_ByLoad):
+    """The one with the fewest requests of this process in flight, any of them where several have as few. Exact, O(n)."""
 
     def choose(self, key: str) -> Instance:  # noqa: ARG002 the same shape for all
-        count = self._in_flight.get
-        loads = [count(instance.id, 0) for instance in self._candidates]
-        least = min(loads)
-        idle = [instance for instance, load in zip(self._candidates, loads, strict=True) if load == least]
-        return idle[int(self._random() * len(idle))]
+        least = min(self._loads)
+        idle = [place for place, load in enumerate(self._loads) if load == least]
+        return self._candidates[idle[int(self._random() * len(idle))]]
 
 
-class PowerOfTwoChoices:
+class PowerOfTwoChoices(_ByLoad):
     """The less busy of two random ones: nearly as even as least_connections at a constant price."""
 
-    def __init__(self, random: Random, in_flight: Mapping[str, int]) -> None:
-        self._random = random.random
-        self._count: Callable[[str, int], int] = in_flight.get
-        self._candidates: Candidates = ()
-        self._size = 0
-
-    def update(self, candidates: Candidates) -> None:
-        self._candidates = candidates
-        self._size = len(candidates)
-
     def choose(self, key: str) -> Instance:  # noqa: ARG002 the same shape for all
-        size = self._size
-        candidates = self._candidates
+        loads = self._loads
+        size = len(loads)
         if size == 1:
-            return candidates[0]
+            return self._candidates[0]
         one = int(self._random() * size)
         other = int(self._random() * (size - 1))
         if other >= one:
             other += 1  # two different ones, each pair as likely
-        a, b = candidates[one], candidates[other]
-        return a if self._count(a.id, 0) <= self._count(b.id, 0) else b
+        return self._candidates[one if loads[one] <= loads[other] else other]
 
 
 _MASK: Final = (1 << 64) - 1
 
 
-class ConsistentHash:
+class ConsistentHash(_Indifferent):
     """The same key goes to the same instance, in every process; when one leaves, only its keys move. Rendezvous hashing with weights, O(n)."""
 
     def __init__(self) -> None:
