@@ -93,7 +93,7 @@ def show_status(sandbox: up.Sandbox) -> int:
 
 def main() -> int:
     """The exit code: 0 done, 1 refused or failed, 130 interrupted."""
-    signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: in order
     try:
         return run(sys.argv[1:])
     except SandboxError as error:

@@ -162,6 +162,7 @@ class Engine:
             if alive:
                 raise SandboxError(f"another `pulumi` is at work on stack `{self.stack}`", fix="wait until it has ended")
             lock.unlink(missing_ok=True)
+            lock.with_name(f"{lock.name}.attrs").unlink(missing_ok=True)
 
 
 def _secret(value: object) -> bool:

@@ -6,6 +6,7 @@ https://github.com/pulumi/pulumi/blob/master/proto/pulumi/provider.proto
 from __future__ import annotations
 
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from concurrent import futures
@@ -27,6 +28,7 @@ SIGNATURE = "4dabf18193072939515e22adb298388d"
 SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - the mark of a secret on the wire, itself public
 
 STACK_PREFIX = "sandbox"
+ALONE_SECONDS = 1.0  # how soon a plugin notices that its engine was killed
 
 
 class Invalid(ValueError):
@@ -205,13 +207,15 @@ class Provider(service.ResourceProviderServicer):
 
 
 def serve(provider: Provider) -> None:
-    """Serves until the engine ends the process; the port goes to standard output, where the engine reads it."""
+    """Serves until the engine ends, in order or not; the port goes to standard output, where the engine reads it."""
+    engine = os.getppid()
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
     service.add_ResourceProviderServicer_to_server(provider, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(port, flush=True)
-    server.wait_for_termination()
+    while os.getppid() == engine:
+        server.wait_for_termination(ALONE_SECONDS)
 
 
 def text(inputs: Mapping[str, Value], field: str, default: str = "") -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from sandbox import environment, pluginhome, recipes
+from sandbox import environment, pluginhome, processes, recipes
 from sandbox.engine import Engine
 from sandbox.errors import SandboxError
 from sandbox.paths import REPO, Paths
@@ -77,10 +78,11 @@ def test_plugins_of_earlier_versions_go(place: Paths, tmp_path: Path) -> None:
     assert "resource-random-v9.9.9" not in installed(place, tmp_path / "home")
 
 
-def test_a_stand_in_starts_and_prints_its_port(place: Paths, tmp_path: Path) -> None:
+def test_a_stand_in_prints_its_port_and_ends_when_its_engine_is_gone(place: Paths, tmp_path: Path) -> None:
     script = installed(place, tmp_path / "home")[f"resource-random-v{recipes.RANDOM_PLUGIN}"]
-    with subprocess.Popen([str(script), "127.0.0.1:1"], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        port = process.stdout.readline()
-        process.kill()
-    assert 1024 <= int(port) <= 65535
+    # The shell is the engine here: it ends as soon as the plugin runs.
+    engine = f"'{script}' 127.0.0.1:1 > '{tmp_path}/port' & while ! test -s '{tmp_path}/port'; do sleep 0.1; done; echo $!"
+    printed = subprocess.run(["sh", "-c", engine], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert 1024 <= int((tmp_path / "port").read_text()) <= 65535
+    while processes.started(int(printed)) is not None:
+        time.sleep(0.1)
