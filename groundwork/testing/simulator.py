@@ -8,65 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import json
 import socket
 import ssl
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Final, Self
-from urllib.parse import unquote
+from typing import Self
 
-import msgspec
 from aiohttp import web
 
 from groundwork.settings import ConsulSettings
+from groundwork.testing.answers import Access, Answers, Reply, Request
 from groundwork.testing.faults import Break, Fault
 from groundwork.testing.state import Store
-from groundwork.testing.wire import Check, Json, Operation, Service, check_json, key_json, pairs, service_json
+from groundwork.testing.wire import Check, Service, pairs
 
-MAX_VALUE: Final = 512 * 1024
-_OPERATIONS = msgspec.json.Decoder(list[Operation])
-_ENCODER = msgspec.json.Encoder()  # bytes become base64, as in Consul's KV
+__all__ = ["Access", "ConsulSimulator", "Request"]
 
 
-@dataclass(frozen=True)
-class Request:
-    """A request as it was received."""
-
-    method: str
-    path: str
-    query: Mapping[str, str]
-    token: str
-    peer: str
-
-    @property
-    def blocking(self) -> bool:
-        """Whether it waits for a change."""
-        return "index" in self.query
-
-
-@dataclass
-class Access:
-    """What a token may do, by prefix. Lists of what it may not see are filtered, with the header that says so."""
-
-    key_read: tuple[str, ...] = ("",)
-    key_write: tuple[str, ...] = ("",)
-    service_read: tuple[str, ...] = ("",)
-    service_write: tuple[str, ...] = ("",)
-
-
-@dataclass
-class _Reply:
-    status: int
-    body: bytes
-    headers: dict[str, str] = field(default_factory=dict[str, str])
-
-
-class ConsulSimulator:
+class ConsulSimulator(Answers):
     """A server on loopback. Use it as an async context manager; `settings` is what a client needs.
 
     `tokens` empty: everything is allowed. `connections`: how many one client may have at once, as Consul's `http_max_conns_per_client`.
@@ -74,20 +36,15 @@ class ConsulSimulator:
     """
 
     def __init__(self, *, tls: ssl.SSLContext | None = None, ca: Path | None = None, host: str = "127.0.0.1", port: int = 0) -> None:
-        self.store = Store()
-        self.tokens: dict[str, Access] = {}
+        super().__init__()
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
         self.connections = 10_000
         self.host, self.port = host, port
-        self.leader: str = "127.0.0.1:8300"
-        self.last_contact_ms = 0
         self._tls, self._ca = tls, ca
         self._runner: web.AppRunner | None = None
         self._listener: socket.socket | None = None
         self._open: Counter[asyncio.BaseTransport] = Counter()
-        self._waiting = 0
-        self._changed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -102,11 +59,6 @@ class ConsulSimulator:
     def settings(self) -> ConsulSettings:
         """How to reach it."""
         return ConsulSettings(address=f"{'https' if self._tls else 'http'}://{self.host}:{self.port}", ca=self._ca)
-
-    @property
-    def waiting(self) -> int:
-        """How many blocking queries wait now."""
-        return self._waiting
 
     @property
     def open_connections(self) -> int:
@@ -154,11 +106,6 @@ class ConsulSimulator:
             yield fault
         finally:
             self.faults.remove(fault)
-
-    def changed(self) -> None:
-        """Wake the blocking queries. The methods below do it themselves."""
-        self._changed.set()
-        self._changed = asyncio.Event()
 
     def put(self, key: str, value: bytes | str) -> None:
         """Write a key."""
@@ -209,7 +156,7 @@ class ConsulSimulator:
     async def blocked(self, count: int = 1, *, timeout: float = 10.0) -> None:  # noqa: ASYNC109 a helper for tests: it fails with TimeoutError
         """Wait until that many blocking queries wait at the server."""
         async with asyncio.timeout(timeout):
-            while self._waiting < count:  # noqa: ASYNC110 requests come from outside
+            while self.waiting < count:  # noqa: ASYNC110 requests come from outside
                 await asyncio.sleep(0.002)
 
     # What the network sees
@@ -226,14 +173,12 @@ class ConsulSimulator:
             if fault is not None and fault.delay:
                 await asyncio.sleep(fault.delay)
             if fault is not None and fault.status is not None:
-                index = str(self._index_of(seen))
-                reply = _Reply(
-                    fault.status, fault.body or b"", {"X-Consul-Index": index, "X-Consul-KnownLeader": "true", "X-Consul-LastContact": "0"}
-                )
+                index = str(self.index_of(seen))
+                reply = Reply(fault.status, fault.body or b"", {"X-Consul-Index": index, "X-Consul-KnownLeader": "true", "X-Consul-LastContact": "0"})
             elif fault is not None and fault.breaks in {Break.SILENT, Break.DROP, Break.GARBAGE}:
                 return await self._break_off(request, fault.breaks)
             else:
-                reply = await self._answer(request, seen)
+                reply = await self.answer(seen, await request.read())
             return await self._send(request, reply, fault)
 
     @asynccontextmanager
@@ -274,7 +219,7 @@ class ConsulSimulator:
             transport.close()
         return web.Response()
 
-    async def _send(self, request: web.Request, reply: _Reply, fault: Fault | None) -> web.StreamResponse:
+    async def _send(self, request: web.Request, reply: Reply, fault: Fault | None) -> web.StreamResponse:
         body = fault.body if fault is not None and fault.body is not None else reply.body
         headers: dict[str, str] = {"Content-Type": "application/json"} | reply.headers
         overrides: Mapping[str, str | None] = fault.headers if fault else {}
@@ -303,203 +248,8 @@ class ConsulSimulator:
         await asyncio.Event().wait()
         return response
 
-    # What Consul knows
-
-    async def _answer(self, request: web.Request, seen: Request) -> _Reply:
-        access = self._access(seen.token)
-        if access is None:
-            return _Reply(403, b"ACL not found")
-        if seen.method == "GET":
-            return await self._read(seen, access)
-        body = await request.read()
-        reply = self._write(seen, access, body)
-        self.changed()
-        return reply
-
-    def _access(self, token: str) -> Access | None:
-        return self.tokens.get(token) if self.tokens else Access()
-
-    def _index_of(self, seen: Request) -> int:
-        try:
-            return self._look(seen, Access())[0]
-        except KeyError:
-            return self.store.index
-
-    async def _read(self, seen: Request, access: Access) -> _Reply:
-        if seen.path == "/v1/status/leader":
-            return _Reply(200, json.dumps(self.leader).encode())
-        if not self.leader and "stale" not in seen.query:
-            return _Reply(500, b"No cluster leader")
-        if seen.path.startswith("/v1/kv/") and "recurse" not in seen.query and not _allows(access.key_read, _key(seen)):
-            return _Reply(403, b"Permission denied: token lacks permission 'key:read'")
-        try:
-            index, found, filtered = self._look(seen, access)
-            if seen.blocking:
-                await self._wait(seen, access, index)
-                index, found, filtered = self._look(seen, access)
-        except KeyError:
-            return _Reply(404, b"404 page not found")
-        headers = {
-            "X-Consul-Index": str(max(1, index)),
-            "X-Consul-KnownLeader": "true" if self.leader else "false",
-            "X-Consul-LastContact": str(self.last_contact_ms),
-            "X-Consul-Effective-Consistency": next((mode for mode in ("consistent", "stale") if mode in seen.query), "leader"),
-        }
-        if filtered:
-            headers["X-Consul-Results-Filtered-By-ACLs"] = "true"
-        if found is None:
-            return _Reply(404, b"", headers)
-        return _Reply(200, _ENCODER.encode(found), headers)
-
-    async def _wait(self, seen: Request, access: Access, index: int) -> None:
-        """Consul waits while its index is not above the client's, which is for ever (the wait) if the client's lies in the future."""
-        try:
-            after = int(seen.query["index"])
-        except ValueError:
-            return
-        if after == 0:
-            return
-        self._waiting += 1
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_duration(seen.query.get("wait", "300s"))):
-                    while index <= after:
-                        await self._changed.wait()
-                        index = self._look(seen, access)[0]
-        finally:
-            self._waiting -= 1
-
-    def _look(self, seen: Request, access: Access) -> tuple[int, object | None, bool]:
-        """Index, answer (None: 404) and whether something was filtered. Raises KeyError for an unknown path."""
-        store, path = self.store, seen.path
-        if path.startswith("/v1/kv/"):
-            return self._look_kv(seen, access)
-        if path.startswith("/v1/health/service/"):
-            service = unquote(path.removeprefix("/v1/health/service/"))
-            index, rows = store.instances(service)
-            entries = [self.entry(row) for row in rows]
-            if "passing" in seen.query:
-                entries = [entry for row, entry in zip(rows, entries, strict=True) if all(check.status == "passing" for check in store.checks(row))]
-            allowed = _allows(access.service_read, service)
-            return index, entries if allowed else [], not allowed and bool(entries)
-        if path == "/v1/catalog/services":
-            names: dict[str, set[str]] = {"consul": set()}
-            for row in store.tables.services.values():
-                names.setdefault(row.service, set()).update(row.tags)
-            seen_names = {name: sorted(tags) for name, tags in names.items() if _allows(access.service_read, name)}
-            return store.tables.catalog_index, seen_names, len(seen_names) < len(names)
-        if path.startswith("/v1/catalog/node-services/"):
-            node = unquote(path.removeprefix("/v1/catalog/node-services/"))
-            if node not in store.tables.nodes:
-                return store.tables.catalog_index, {"Node": None, "Services": []}, False
-            rows = [service_json(row) for (name, _), row in sorted(store.tables.services.items()) if name == node]
-            return store.tables.catalog_index, {"Node": self._node(node), "Services": rows}, False
-        if path.startswith("/v1/health/node/"):
-            node = unquote(path.removeprefix("/v1/health/node/"))
-            return store.tables.catalog_index, [check_json(c) for c in store.tables.checks.values() if c.node == node], False
-        raise KeyError(path)
-
-    def _look_kv(self, seen: Request, access: Access) -> tuple[int, object | None, bool]:
-        key = _key(seen)
-        if "recurse" in seen.query:
-            index, rows = self.store.tree(key)
-            allowed = [(name, row) for name, row in rows if _allows(access.key_read, name)]
-            return index, [key_json(name, row) for name, row in allowed] or None, len(allowed) < len(rows)
-        index, row = self.store.kv(key)
-        return index, [key_json(key, row)] if row else None, False
-
-    def _node(self, name: str) -> dict[str, object]:
-        node = self.store.tables.nodes[name]
-        return {"ID": "", "Node": name, "Address": node.address, "Datacenter": "dc1", "TaggedAddresses": None, "Meta": dict(node.meta) or None}
-
-    def entry(self, row: Service) -> dict[str, object]:
-        """An instance with its node and checks, as the health API answers."""
-        checks = [check_json(check) for check in self.store.checks(row)]
-        return {"Node": self._node(row.node), "Service": service_json(row), "Checks": checks}
-
-    def _write(self, seen: Request, access: Access, body: bytes) -> _Reply:
-        if not self.leader:
-            return _Reply(500, b"No cluster leader")
-        if seen.path.startswith("/v1/kv/"):
-            return self._write_kv(seen, access, body)
-        handlers: dict[str, Callable[[bytes, Access], _Reply]] = {"/v1/txn": self._txn, "/v1/session/create": self._session}
-        if seen.path in handlers:
-            return handlers[seen.path](body, access)
-        session = seen.path.rpartition("/")[2]
-        if seen.path.startswith("/v1/session/renew/"):
-            known = session in self.store.sessions
-            return (
-                _Reply(200, json.dumps([{"ID": session, "TTL": "15s"}]).encode())
-                if known
-                else _Reply(404, f"Session id '{session}' not found".encode())
-            )
-        if seen.path.startswith("/v1/session/destroy/"):
-            self.store.end_session(session)
-            return _Reply(200, b"true")
-        return _Reply(404, b"404 page not found")
-
-    def _write_kv(self, seen: Request, access: Access, body: bytes) -> _Reply:
-        key, query = _key(seen), seen.query
-        if not _allows(access.key_write, key):
-            return _Reply(403, b"Permission denied: token lacks permission 'key:write'")
-        if len(body) > MAX_VALUE:
-            return _Reply(413, b"Request body too large")
-        cas = int(query["cas"]) if "cas" in query else None
-        if seen.method == "DELETE":
-            if "recurse" in query:
-                for name, _ in self.store.tree(key)[1]:
-                    self.store.delete(name)
-                return _Reply(200, b"true")
-            return _bool(self.store.delete(key, cas=cas))
-        session = query.get("acquire") or query.get("release")
-        if session is not None:
-            if session not in self.store.sessions:
-                return _Reply(500, f'rpc error making call: invalid session "{session}"'.encode())
-            return _bool((self.store.lock if "acquire" in query else self.store.unlock)(key, body, session))
-        return _bool(self.store.put(key, body, cas=cas, flags=int(query.get("flags", "0"))))
-
-    def _session(self, body: bytes, access: Access) -> _Reply:
-        del access
-        wanted = json.loads(body or b"{}")
-        return _Reply(200, json.dumps({"ID": self.store.open_session(str(wanted.get("Name", "")))}).encode())
-
-    def _txn(self, body: bytes, access: Access) -> _Reply:
-        try:
-            operations = _OPERATIONS.decode(body)
-        except msgspec.DecodeError as error:
-            return _Reply(400, f"Failed to parse body: {error}".encode())
-        denied: list[Json] = []
-        for number, operation in enumerate(operations):
-            wanted = operation.kv
-            reads_only = wanted is not None and wanted.verb.startswith(("get", "check"))
-            if wanted is not None and not _allows(access.key_read if reads_only else access.key_write, wanted.key):
-                denied.append({"OpIndex": number, "What": "Permission denied"})
-            if operation.service is not None and not _allows(access.service_write, operation.service.service.service):
-                denied.append({"OpIndex": number, "What": "Permission denied"})
-        results, errors = ([], denied) if denied else self.store.transaction(operations)
-        return _Reply(409 if errors else 200, _ENCODER.encode({"Results": results or None, "Errors": errors or None}))
-
 
 @cache
 def _bomb() -> bytes:
     """64 MiB of blanks, compressed to a thousandth."""
     return gzip.compress(b"[" + b" " * 64 * 1024 * 1024, compresslevel=1)
-
-
-def _key(seen: Request) -> str:
-    return unquote(seen.path.removeprefix("/v1/kv/"))
-
-
-def _allows(prefixes: tuple[str, ...], name: str) -> bool:
-    return any(name.startswith(prefix) for prefix in prefixes)
-
-
-def _bool(value: bool) -> _Reply:  # noqa: FBT001 the value itself is the answer
-    return _Reply(200, b"true" if value else b"false")
-
-
-def _duration(text: str) -> float:
-    for unit, seconds in (("ms", 0.001), ("s", 1.0), ("m", 60.0)):
-        if text.endswith(unit) and text.removesuffix(unit).replace(".", "", 1).isdigit():
-            return float(text.removesuffix(unit)) * seconds
-    return 300.0
