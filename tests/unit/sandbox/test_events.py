@@ -75,11 +75,13 @@ def test_a_failure_without_reasons_shows_the_end_of_the_output(step: Step) -> No
 def test_events_are_read_while_they_are_written_even_in_pieces(tmp_path: Path, step: Step) -> None:
     file, done, update = tmp_path / "events", threading.Event(), Update()
     follower = threading.Thread(target=update.follow, args=(file, step, done))
-    follower.start()
     text = json.dumps(pre("create")) + "\n" + json.dumps(ended()) + "\n"
     with file.open("w") as stream:
         stream.write(text[:40])
-        stream.flush()
+    follower.start()
+    while not step.note:
+        assert follower.is_alive()
+    with file.open("a") as stream:
         stream.write(text[40:])
     done.set()
     follower.join(20)

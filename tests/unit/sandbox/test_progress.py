@@ -97,6 +97,15 @@ def test_a_long_step_gives_a_sign_of_life_with_what_it_is_busy_with(tmp_path: Pa
     assert any("...  build kube" in line and "so far" in line for line in said)
 
 
+def test_a_sign_of_life_shows_output_and_not_the_command_line(tmp_path: Path) -> None:
+    said: list[str] = []
+    with Progress(tmp_path, said.append, heartbeat=0.01).step("build kube") as step:
+        step.log.write_text("compiling etcd\n$ go build\n")
+        while len(said) < 2:
+            pass
+    assert "| compiling etcd" in said[1]
+
+
 def test_waiting_ends_with_what_was_missing(shown: Progress) -> None:
     with pytest.raises(StepFailed, match=r"the node is not there after .*: kubelet silent"), shown.step("s") as step:
         step.wait_for("the node", lambda: "kubelet silent", timeout=0.05, fix="-", interval=0.01)
