@@ -33,9 +33,9 @@ def folders(paths: Paths, repository: Path = REPO) -> tuple[Path, ...]:
 
 def process(paths: Paths, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment of a `pulumi` that the sandbox starts."""
-    # A passphrase of the user's own would win over the file.
-    inherited = {key: value for key, value in environment.items() if not key.startswith("PULUMI_")}
-    return {**inherited, **variables(paths), "PATH": environment_path(folders(paths), environment)}
+    # A passphrase of the user's own would win over the file; without compiled modules every start takes seconds longer.
+    inherited = {key: value for key, value in environment.items() if not key.startswith("PULUMI_") and key != "PYTHONDONTWRITEBYTECODE"}
+    return {**inherited, **variables(paths), "PYTHONPYCACHEPREFIX": str(paths.compiled), "PATH": environment_path(folders(paths), environment)}
 
 
 def shell(paths: Paths, environment: Mapping[str, str] = os.environ) -> str:

@@ -1,8 +1,8 @@
 """Where the sandbox keeps things: one folder of the user's cache, the same for every clone.
 
-<root>/tools, bin, go-build, go-mod, images, build   caches: rebuilt when missing
-<root>/state/node                                    the node: etcd, volumes, containers, certificates
-<root>/state/pulumi                                  the engine: plugins, stack state, passphrase
+<root>/tools, bin, go-build, go-mod, images, build, pycache: caches, made anew when missing
+<root>/state/node: etcd, volumes, containers, certificates
+<root>/state/pulumi: plugins, stack state, passphrase
 """
 
 from __future__ import annotations
@@ -54,6 +54,11 @@ class Paths:
     def build(self) -> Path:
         """Scratch space of builds."""
         return self.root / "build"
+
+    @property
+    def compiled(self) -> Path:
+        """Compiled Python modules of what the engine runs."""
+        return self.root / "pycache"
 
     @property
     def images(self) -> Path:

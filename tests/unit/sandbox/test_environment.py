@@ -41,6 +41,12 @@ def test_settings_of_the_users_own_pulumi_do_not_reach_the_sandboxs(place: Paths
     assert found["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] == "true"
 
 
+def test_what_the_engine_starts_keeps_its_compiled_modules_apart_from_the_clone(place: Paths) -> None:
+    found = environment.process(place, {"PATH": "/bin", "PYTHONDONTWRITEBYTECODE": "1"})
+    assert "PYTHONDONTWRITEBYTECODE" not in found
+    assert found["PYTHONPYCACHEPREFIX"] == str(place.compiled)
+
+
 @pytest.mark.parametrize("stack", ["dev", "prod", ""])
 def test_other_stacks_are_none_of_the_sandboxs(place: Paths, stack: str) -> None:
     with pytest.raises(SandboxError, match="none of the sandbox's") as refused:
