@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from sandbox import environment, lock, paths, recipes, stackfile, status, up
 from sandbox.environment import STACK
 from sandbox.errors import SandboxError
-from sandbox.nodeconfig import HOLDER
+from sandbox.paths import HOLDER
 from sandbox.progress import Progress, report
 from sandbox.up import Request
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox import pki
+from sandbox import environment, pki
 from sandbox.errors import SandboxError
 from sandbox.paths import Paths
 
@@ -49,7 +49,7 @@ class Kubectl:
 
         Raises SandboxError with what it complains about.
         """
-        done = subprocess.run(self.argv(*words), input=stdin, capture_output=True, text=True, timeout=60, check=False)
+        done = self._run(*words, stdin=stdin)
         if done.returncode != 0:
             raise SandboxError(
                 f"kubectl {' '.join(words)}: {done.stderr.strip() or 'failed'}", fix="see `make status`; `make down` and `make up` restart the node"
@@ -68,11 +68,11 @@ class Kubectl:
     def delete(self, objects: Sequence[Mapping[str, object]]) -> None:
         """Deletes `objects`, named by kind and metadata, and waits until they are gone. Those that are not there do not matter."""
         document = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
-        self.text("delete", "--ignore-not-found", "--wait", "--timeout=50s", "--filename=-", stdin=document)
+        self.text("delete", "--ignore-not-found", "--wait", "--timeout=100s", "--request-timeout=100s", "--filename=-", stdin=document)
 
     def api_problem(self) -> str | None:
         """Why the API server is not ready, None where it is."""
-        done = subprocess.run(self.argv("get", "--raw", "/readyz"), capture_output=True, text=True, timeout=30, check=False)
+        done = self._run("get", "--raw", "/readyz")
         return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no answer"])[-1][:150]
 
     def node_problem(self) -> str | None:
@@ -81,6 +81,10 @@ class Kubectl:
             return node_problem(self.json("get", "node", pki.NODE_NAME))
         except SandboxError as error:
             return str(error)[:150]
+
+    def _run(self, *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        environ = environment.without_proxies()
+        return subprocess.run(self.argv(*words), input=stdin, env=environ, capture_output=True, text=True, timeout=120, check=False)
 
     def pods(self, namespace: str | None = None) -> tuple[Pod, ...]:
         """The pods of `namespace`, or all."""

@@ -7,11 +7,17 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from sandbox import network
 from sandbox.paths import REPO, Paths
 from sandbox.toolchain import environment_path
 
 STACK = "sandbox"  # the user's own; every other one of the sandbox begins with it
 STACK_FILE = "GROUNDWORK_STACK_FILE"  # for `pulumi --config-file`
+
+
+def without_proxies(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """For programs that speak to the node only, which no proxy can reach."""
+    return {key: value for key, value in environment.items() if key.lower() not in {"http_proxy", "https_proxy", "all_proxy"}}
 
 
 def variables(paths: Paths) -> dict[str, str]:
@@ -34,12 +40,17 @@ def folders(paths: Paths, repository: Path = REPO) -> tuple[Path, ...]:
 def process(paths: Paths, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment of a `pulumi` that the sandbox starts."""
     # A passphrase of the user's own would win over the file; without compiled modules every start takes seconds longer.
-    inherited = {key: value for key, value in environment.items() if not key.startswith("PULUMI_") and key != "PYTHONDONTWRITEBYTECODE"}
+    inherited = {
+        key: value for key, value in without_proxies(environment).items() if not key.startswith("PULUMI_") and key != "PYTHONDONTWRITEBYTECODE"
+    }
     return {**inherited, **variables(paths), "PYTHONPYCACHEPREFIX": str(paths.compiled), "PATH": environment_path(folders(paths), environment)}
 
 
 def shell(paths: Paths, environment: Mapping[str, str] = os.environ) -> str:
     """Lines for `eval`, in the words of any POSIX shell."""
     values = {"PATH": environment_path(folders(paths), environment), **variables(paths), STACK_FILE: str(paths.stack_file(STACK))}
+    if any(environment.get(name) for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")):
+        direct = ",".join(filter(None, (environment.get("NO_PROXY") or environment.get("no_proxy"), *network.DIRECT)))
+        values |= {"NO_PROXY": direct, "no_proxy": direct}
     lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
     return "\n".join(["unset PULUMI_CONFIG_PASSPHRASE PULUMI_ACCESS_TOKEN", *lines])

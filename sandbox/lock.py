@@ -10,8 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox import processes
 from sandbox.errors import SandboxError
-from sandbox.paths import Paths
+from sandbox.paths import HOLDER, Paths
+
+MARKER = Path("/run/groundwork-sandbox")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,24 @@ def refuse_stranger(paths: Paths, repository: Path, *, take_over: bool) -> None:
         f"the sandbox of this machine belongs to the clone in {current.repository}",
         fix=f"work there, or take it over with `python -m sandbox up --take-over`: its stacks are then updated from {repository}",
     )
+
+
+def refuse_other_place(paths: Paths, marker: Path = MARKER) -> None:
+    """Raises SandboxError where a sandbox runs on this machine that lives in another folder: the two would share addresses and cgroups."""
+    try:
+        place = Path(marker.read_text())
+    except OSError:
+        return
+    if place != paths.root and processes.running(processes.read(Paths(place).process_file(HOLDER))):
+        raise SandboxError(
+            f"the sandbox of this machine lives in {place}",
+            fix=f"use it with XDG_CACHE_HOME={place.parent}, or stop it: XDG_CACHE_HOME={place.parent} make down",
+        )
+
+
+def mark_place(paths: Paths, marker: Path = MARKER) -> None:
+    """Says to the whole machine, until it restarts, where its sandbox lives."""
+    marker.write_text(str(paths.root))
 
 
 def release(paths: Paths) -> None:

@@ -27,6 +27,7 @@ NODE_PODS = ipaddress.IPv4Network("10.244.0.0/24")
 API_SERVICE_ADDRESS = "10.96.0.1"
 DNS_SERVICE_ADDRESS = "10.96.0.10"
 API_PORT = 6443
+DIRECT = (NODE_ADDRESS, str(SERVICES), str(PODS))  # what no proxy can reach, in the words of NO_PROXY
 
 
 @dataclass(frozen=True)

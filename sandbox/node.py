@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sandbox import network, nodeconfig, pki, processes
+from sandbox import environment, network, nodeconfig, pki, processes
 from sandbox.errors import SandboxError
-from sandbox.nodeconfig import CGROUP, HOLDER, NodePlan
-from sandbox.paths import Paths
+from sandbox.nodeconfig import CGROUP, NodePlan
+from sandbox.paths import HOLDER, Paths
 from sandbox.processes import Daemon, Record
 from sandbox.progress import Progress, Step
 
@@ -53,7 +53,7 @@ class Node:
 
     def record(self, name: str) -> Record | None:
         """The record of the process `name`, whether or not it still runs."""
-        return processes.read(self._record_file(name))
+        return processes.read(self.paths.process_file(name))
 
     def runs(self, name: str) -> bool:
         """Whether the process `name` runs."""
@@ -86,7 +86,8 @@ class Node:
         log = self.log(daemon.name)
         if log.is_file() and log.stat().st_size > LOG_LIMIT:
             log.replace(log.with_suffix(".old.log"))
-        processes.spawn(daemon, self._record_file(daemon.name), log, self.inside() if daemon.namespaces else ())
+        prefix = self.inside() if daemon.namespaces else ()
+        processes.spawn(daemon, self.paths.process_file(daemon.name), log, prefix=prefix, environment=environment.without_proxies())
         return True
 
     def log(self, name: str) -> Path:
@@ -254,9 +255,6 @@ class Node:
     @property
     def _records(self) -> Path:
         return self.paths.node / "processes"
-
-    def _record_file(self, name: str) -> Path:
-        return self._records / f"{name}.json"
 
 
 def _stop_tasks(tasks: Sequence[_Task], step: Step) -> None:

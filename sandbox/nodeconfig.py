@@ -10,10 +10,9 @@ from pathlib import Path
 import yaml
 
 from sandbox import network, pki
-from sandbox.paths import Paths
+from sandbox.paths import HOLDER, Paths
 from sandbox.processes import Daemon
 
-HOLDER = "namespaces"
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 CLUSTER_DOMAIN = "cluster.local"
 CNI_BINARIES = "/usr/lib/cni"  # Debian's containernetworking-plugins

@@ -15,6 +15,7 @@ from pathlib import Path
 from sandbox.errors import SandboxError
 
 REPO = Path(__file__).resolve().parent.parent
+HOLDER = "namespaces"  # the process that holds the node's namespaces: it runs as long as there is a node
 SOCKET_LIMIT = 100  # the kernel takes 108 bytes; the rest is room for suffixes
 LONGEST_SOCKET = "state/node/kubelet/pod-resources/kubelet.sock"
 
@@ -92,8 +93,12 @@ class Paths:
 
     @property
     def run(self) -> Path:
-        """The node's process files and containerd's sockets and mounts."""
+        """What lives as long as the node's namespaces: containerd's sockets and mounts, pod addresses."""
         return self.node / "run"
+
+    def process_file(self, name: str) -> Path:
+        """Says which process of the node `name` is."""
+        return self.node / "processes" / f"{name}.json"
 
     @property
     def pki(self) -> Path:

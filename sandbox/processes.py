@@ -77,14 +77,14 @@ def running(record: Record | None) -> bool:
     return record is not None and record.boot == boot_id() and started(record.pid) == record.started
 
 
-def spawn(daemon: Daemon, file: Path, log: Path, prefix: Sequence[str] = ()) -> Record:
+def spawn(daemon: Daemon, file: Path, log: Path, *, prefix: Sequence[str] = (), environment: Mapping[str, str] = os.environ) -> Record:
     """Starts `daemon` in a session of its own, its output appended to `log`, and writes its record to `file`. `prefix` comes before its argv."""
     for folder in (file.parent, log.parent):
         folder.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
             [*prefix, *daemon.argv],
-            env={**os.environ, **daemon.environment},
+            env={**environment, **daemon.environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -190,7 +190,8 @@ def try_commands(outputs: Mapping[str, object], found: Sequence[Row]) -> tuple[s
         return (first,)
     users, documents = urls["user-service"], urls["document-service"]
     post = "curl -sS -H 'content-type: application/json'"
-    author = f"""author=$({post} {users}/api/v1/users -d '{{"name": "Ada", "email": "ada-'$(date +%s)'@example.org"}}' | sed -E 's/.*"id": ?"([^"]+)".*/\\1/')"""
+    user = """{"name": "Ada", "email": "ada-'$(date +%s)'@example.org"}"""  # another one each time
+    author = f"""author=$({post} {users}/api/v1/users -d '{user}' | sed -E 's/.*"id": ?"([^"]+)".*/\\1/')"""
     document = r"{\"title\": \"Hello\", \"body\": \"hello platform\", \"author_id\": \"$author\"}"
     create = f'{post} {documents}/api/v1/documents -d "{document}"'
     return (first, f"curl -sS {documents}/health", f"{author}; {create}; sleep 1; curl -sS '{documents}/api/v1/documents?q=platform'")

@@ -16,8 +16,7 @@ from sandbox.environment import STACK
 from sandbox.errors import SandboxError
 from sandbox.images import Images
 from sandbox.node import Node
-from sandbox.nodeconfig import HOLDER
-from sandbox.paths import REPO, Paths
+from sandbox.paths import HOLDER, REPO, Paths
 from sandbox.preflight import Work
 from sandbox.progress import Progress
 from sandbox.stackfile import SandboxFacts
@@ -151,11 +150,13 @@ def facts(sandbox: Sandbox, request: Request) -> SandboxFacts:
 def up(sandbox: Sandbox, request: Request) -> None:
     """What `request` asks for, as far as it is not there yet."""
     lock.refuse_stranger(sandbox.paths, request.repository, take_over=request.take_over)
+    lock.refuse_other_place(sandbox.paths)
     check(sandbox, request.only or recipes.STAGES[-1])
     if request.only == "stack":
         need_node(sandbox)
     with lock.exclusive(sandbox.paths):
         lock.claim(sandbox.paths, request.repository, take_over=request.take_over)
+        lock.mark_place(sandbox.paths)
         if request.only != "stack":
             bring_up_node(sandbox)
         if request.only in {None, "images"}:
@@ -203,8 +204,9 @@ def down(sandbox: Sandbox, repository: Path = REPO) -> None:
     if os.geteuid() != 0:
         raise SandboxError("you are not root: processes and namespaces of the sandbox are root's", fix="run `sudo make down`")
     lock.refuse_stranger(sandbox.paths, repository, take_over=False)
+    lock.refuse_other_place(sandbox.paths)
     if not sandbox.paths.root.is_dir():
-        sandbox.progress.say("there is no sandbox on this machine")
+        sandbox.progress.say(f"there is no sandbox in {sandbox.paths.root}")
         return
     with lock.exclusive(sandbox.paths):
         sandbox.node.stop(sandbox.progress)

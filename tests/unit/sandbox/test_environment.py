@@ -34,11 +34,22 @@ def test_the_shell_shows_no_passphrase(place: Paths) -> None:
 
 
 def test_settings_of_the_users_own_pulumi_do_not_reach_the_sandboxs(place: Paths) -> None:
-    found = environment.process(place, {"PATH": "/bin", "PULUMI_ACCESS_TOKEN": "t", "PULUMI_CONFIG_PASSPHRASE": "p", "HTTPS_PROXY": "http://proxy"})
+    found = environment.process(place, {"PATH": "/bin", "PULUMI_ACCESS_TOKEN": "t", "PULUMI_CONFIG_PASSPHRASE": "p", "LANG": "C.UTF-8"})
     assert "PULUMI_ACCESS_TOKEN" not in found
     assert "PULUMI_CONFIG_PASSPHRASE" not in found
-    assert found["HTTPS_PROXY"] == "http://proxy"
+    assert found["LANG"] == "C.UTF-8"
     assert found["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] == "true"
+
+
+def test_the_engine_reaches_the_node_without_the_users_proxy(place: Paths) -> None:
+    found = environment.process(place, {"PATH": "/bin", "HTTPS_PROXY": "http://proxy", "https_proxy": "http://proxy"})
+    assert not [key for key in found if "proxy" in key.lower()]
+
+
+def test_a_shell_behind_a_proxy_still_uses_it_for_everything_but_the_node(place: Paths) -> None:
+    lines = environment.shell(place, {"PATH": "", "HTTPS_PROXY": "http://proxy", "NO_PROXY": "corp"})
+    assert "export NO_PROXY=corp,10.99.0.2,10.96.0.0/16,10.244.0.0/16" in lines
+    assert "NO_PROXY" not in environment.shell(place, {"PATH": ""})
 
 
 def test_what_the_engine_starts_keeps_its_compiled_modules_apart_from_the_clone(place: Paths) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import lock
+from sandbox import lock, processes
 from sandbox.errors import SandboxError
-from sandbox.paths import Paths
+from sandbox.paths import HOLDER, Paths
+from sandbox.processes import Daemon, Record
 
 
 @pytest.fixture
@@ -62,6 +63,29 @@ def test_a_released_sandbox_is_anybodys(place: Paths, tmp_path: Path) -> None:
     lock.claim(place, clone(tmp_path, "first"), take_over=False)
     lock.release(place)
     assert lock.owner(place) is None
+
+
+def running_node(place: Paths) -> Record:
+    daemon = Daemon("namespaces", ("sleep", "600"))
+    return processes.spawn(daemon, place.process_file(HOLDER), place.logs / "namespaces.log")
+
+
+def test_a_sandbox_that_runs_from_another_folder_is_left_alone(place: Paths, tmp_path: Path) -> None:
+    other, marker = Paths(tmp_path / "other"), tmp_path / "marker"
+    lock.mark_place(other, marker)
+    record = running_node(other)
+    try:
+        with pytest.raises(SandboxError, match=f"lives in {other.root}") as refused:
+            lock.refuse_other_place(place, marker)
+        assert f"XDG_CACHE_HOME={tmp_path} make down" in refused.value.fix
+        lock.refuse_other_place(other, marker)
+    finally:
+        processes.stop(record, grace=0)
+    lock.refuse_other_place(place, marker)
+
+
+def test_a_machine_without_a_sandbox_refuses_nobody(place: Paths, tmp_path: Path) -> None:
+    lock.refuse_other_place(place, tmp_path / "marker")
 
 
 def test_two_commands_do_not_change_the_sandbox_at_once(place: Paths) -> None:
