@@ -95,13 +95,19 @@ async def measure(subject: Subject) -> tuple[tuple[float, float, bool], tuple[fl
     return await ours(subject), await theirs(subject)
 
 
+def steady(rate: float) -> bool:
+    """Whether `rate`, the burst at the start included, is at most two requests a second after it."""
+    return rate * SECONDS <= 2.0 * SECONDS + 2
+
+
 def run() -> list[Result]:
     """Measures everything once."""
     with a_consul() as subject:
         (rate, late, right), (peer_rate, peer_late) = asyncio.run(measure(subject))
     who = f"a loop over py-consul, {subject.kind}"
     return [
-        Result("requests to Consul at 100 changes/s", rate, peer_rate, who, "1/s", peer_rate / rate, "<= 2 1/s", rate <= 2.0 + 0.1),
+        # The watch's bucket starts with two requests in hand: they come on top of two a second.
+        Result("requests to Consul at 100 changes/s", rate, peer_rate, who, "1/s", peer_rate / rate, "<= 2 1/s after a burst of 2", steady(rate)),
         Result("loop lag at 100 changes/s, p99", late, peer_late, who, "ms", peer_late / max(late, 1e-6), "<= 50 ms", late <= 50),
         Result("last value right after 100 changes/s", float(right), 1.0, "what was written last", "", float(right), "= 1", right),
     ]
