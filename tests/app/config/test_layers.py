@@ -49,6 +49,15 @@ async def test_objects_are_merged_key_by_key_and_a_longer_key_says_more(consul_s
         assert config.get("limits/burst/c") == 3
 
 
+async def test_what_a_reader_gets_is_a_copy_of_its_own(consul_simulator: ConsulSimulator) -> None:
+    consul_simulator.put(OWN + "limits", '{"requests": [1]}')
+    async with store(consul_simulator) as config:
+        for found in (config.get("limits"), config.get("limits")):
+            assert found == {"requests": [1]}
+            assert isinstance(found, dict)
+            found["requests"] = "spoilt"
+
+
 async def test_what_covers_is_removed_and_what_was_below_shows_again(consul_simulator: ConsulSimulator) -> None:
     consul_simulator.put("config/application/a", "1")
     consul_simulator.put(OWN + "a", "2")

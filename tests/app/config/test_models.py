@@ -90,6 +90,12 @@ async def test_r31_a_value_above_the_limit_is_refused_before_it_is_sent(consul_s
         await config.put("a", "x" * (512 * 1024 - 2))
 
 
+@pytest.mark.parametrize("name", ["json", "yaml", "empty", "nul", "utf-16", "latin-1", "twice", "deep", "nan", "infinity"])
+def test_r31_what_is_no_strict_json_is_refused_without_a_model_too(name: str) -> None:
+    with pytest.raises(InvalidConfig):
+        decode(BAD[name])
+
+
 def test_strict_json_says_where_it_is_wrong_and_never_what_stands_there() -> None:
     with pytest.raises(InvalidConfig, match="line 1 column") as caught:
         decode(b'{"password": "hunter2",}')

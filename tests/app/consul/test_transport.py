@@ -31,6 +31,7 @@ from groundwork.errors import DeadlineExceeded, InvalidSettings, PermissionDenie
 from groundwork.settings import ConsulSettings
 from groundwork.testing.faults import Break, Fault
 from groundwork.testing.simulator import Access, ConsulSimulator
+from tests.app.consul.support import PATIENCE
 from tests.app.pki import Authority
 
 TIGHT = TransportLimits(control=0.3, connect=0.3, slack=0.1, body=0.2, max_body=1024 * 1024)
@@ -97,6 +98,15 @@ async def test_r12_a_body_that_is_no_answer_is_refused_in_bounded_time_and_memor
             await client.kv_list("a")
         assert type(caught.value) is error
         assert await client.kv_get("a")
+
+
+async def test_r12_a_body_that_drips_ends_a_blocking_query_too(consul_simulator: ConsulSimulator) -> None:
+    consul_simulator.put("a", b"1")
+    limits = TransportLimits(slack=120, body=0.3)
+    async with ConsulClient(consul_simulator.settings, limits=limits, registry=CollectorRegistry()) as client:
+        with consul_simulator.fault(Fault(breaks=Break.SLOW)), pytest.raises(DeadlineExceeded):
+            async with asyncio.timeout(PATIENCE):
+                await client.kv_list("a", index=1, wait=1)
 
 
 async def test_r11_retry_after_is_handed_on_in_seconds(consul_simulator: ConsulSimulator, client: ConsulClient) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from groundwork.discovery.errors import NotLoaded
 from groundwork.errors import DeadlineExceeded, PermissionDenied
 from groundwork.testing.faults import Break, Fault
 from groundwork.testing.simulator import Access, ConsulSimulator
-from tests.app.consul.support import PATIENCE, QUICK_LIMITS, SERVICE, ids, until, watching
+from tests.app.consul.support import PATIENCE, QUICK, QUICK_LIMITS, SERVICE, ids, until, watching
 from tests.app.processes import free_port
 
 HEALTH = f"/v1/health/service/{SERVICE}"
@@ -49,7 +50,8 @@ async def test_r03_nothing_is_missed_when_the_index_falls_with_a_restart(consul_
     for number in range(20):
         consul_simulator.register(SERVICE, f"old-{number}")
     seen: list[ServiceSnapshot] = []
-    async with watching(consul_simulator.settings, SERVICE) as discovery:
+    patient = replace(QUICK, wait=60)  # a watch that waits for the old index at the new server sees nothing until long after the test
+    async with watching(consul_simulator.settings, SERVICE, options=patient) as discovery:
         task = asyncio.create_task(collect(discovery, seen))
         await discovery.wait_for(SERVICE, 20, timeout=PATIENCE)
         await consul_simulator.blocked()

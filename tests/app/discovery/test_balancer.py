@@ -255,8 +255,9 @@ def test_at_most_half_of_all_are_ejected() -> None:
     assert lb.ejected == 2
 
 
-async def test_a_connection_error_is_repeated_on_another_instance() -> None:
-    lb = balancer(Fixed(*some(2)))
+@pytest.mark.parametrize("seed", range(10))
+async def test_a_connection_error_is_repeated_on_another_instance(seed: int) -> None:
+    lb = balancer(Fixed(*some(2)), seed=seed)
     tried: list[str] = []
 
     async def request(instance: Instance) -> str:
