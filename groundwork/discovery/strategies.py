@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from array import array
 from collections.abc import Mapping
 from hashlib import blake2b
 from random import Random
@@ -15,6 +16,7 @@ from groundwork.errors import InvalidRequest
 StrategyName = Literal["round_robin", "weighted_round_robin", "random", "least_connections", "p2c", "consistent_hash"]
 Candidates = tuple[Instance, ...]
 
+MANY: Final = 65_535  # requests in flight on one instance, from where on more are not told apart
 STRATEGIES: Final[tuple[str, ...]] = get_args(StrategyName)
 
 
@@ -110,18 +112,18 @@ class _ByLoad:
         self._random = random.random
         self._in_flight = in_flight
         self._candidates: Candidates = ()
-        self._loads: list[int] = []
+        self._loads = array("H")  # two bytes each: ten thousand of them stay in the processor's nearest cache
         self._places: dict[str, int] = {}
 
     def update(self, candidates: Candidates) -> None:
         self._candidates = candidates
         self._places = {instance.id: place for place, instance in enumerate(candidates)}
-        self._loads = [self._in_flight.get(instance.id, 0) for instance in candidates]
+        self._loads = array("H", (min(self._in_flight.get(instance.id, 0), MANY) for instance in candidates))
 
     def loaded(self, instance_id: str, count: int) -> None:
         place = self._places.get(instance_id)
         if place is not None:
-            self._loads[place] = count
+            self._loads[place] = min(count, MANY)
 
 
 class LeastConnections(_ByLoad):
