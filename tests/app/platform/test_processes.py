@@ -140,9 +140,11 @@ async def _under_load(leaving: Service, registry: Service) -> Seen:
             await asyncio.sleep(0.01)
 
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
-        registered = await session.post(f"{own}/register", json={"service_name": "x", "service_id": "x", "address": "10.0.0.1", "port": 1})
-        assert registered.status == 201
+        body = {"service_name": "x", "service_id": "x", "address": "10.0.0.1", "port": 1}
+        async with session.post(f"{registry.url}{SERVICES}/register", json=body) as answer:  # where the leaving process looks things up
+            assert answer.status == 201
         async with session.get(f"{own}/discover/x") as answer:
+            assert answer.status == 200, await answer.text()
             index = (await answer.json())["index"]
         poll = asyncio.create_task(_get(session, f"{own}/discover/x?index={index}&wait=60s"))
         loads = [asyncio.create_task(load(session)) for _ in range(4)]
