@@ -296,6 +296,7 @@ class Images:
     def _import(self, full: str, step: Step) -> None:
         step.note = "bringing it to the node"
         archive = self._paths.build / "image.tar"
+        archive.parent.mkdir(parents=True, exist_ok=True)
         archive.unlink(missing_ok=True)
         fix = "run the command again; when it stays, `make down` and `make up`"
         step.run([*self._buildah("push"), full, f"docker-archive:{archive}:{full}"], fix=fix, timeout=600)

@@ -140,7 +140,15 @@ def table(lines: Sequence[Sequence[str]], head: Sequence[str]) -> str:
 def platform_table(found: Sequence[Row]) -> str:
     """What runs where."""
     lines = [
-        (row.namespace, row.name, f"{row.ready}/{row.pods}", str(row.restarts), mib(row.memory), " ".join(row.addresses) or "-", row.note)
+        (
+            row.namespace,
+            row.name,
+            f"{row.ready}/{row.pods}",
+            str(row.restarts),
+            mib(row.memory) if row.memory else "-",
+            " ".join(row.addresses) or "-",
+            row.note,
+        )
         for row in found
     ]
     return table(lines, ("NAMESPACE", "WORKLOAD", "READY", "RESTARTS", "MEMORY", "FROM THIS MACHINE", ""))

@@ -201,28 +201,33 @@ def destroy(sandbox: Sandbox, request: Request) -> None:
 
 def down(sandbox: Sandbox, repository: Path = REPO) -> None:
     """Stops everything; the data stays."""
-    if os.geteuid() != 0:
-        raise SandboxError("you are not root: processes and namespaces of the sandbox are root's", fix="run `sudo make down`")
-    lock.refuse_stranger(sandbox.paths, repository, take_over=False)
-    lock.refuse_other_place(sandbox.paths)
-    if not sandbox.paths.root.is_dir():
-        sandbox.progress.say(f"there is no sandbox in {sandbox.paths.root}")
-        return
-    with lock.exclusive(sandbox.paths):
-        sandbox.node.stop(sandbox.progress)
-    sandbox.progress.say(f"stopped. Volumes, cluster and stack state stay in {sandbox.paths.state} for the next `make up`")
+    if stop(sandbox, repository):
+        sandbox.progress.say(f"stopped. Volumes, cluster and stack state stay in {sandbox.paths.state} for the next `make up`")
 
 
 def clean(sandbox: Sandbox, repository: Path = REPO) -> None:
     """Stops everything and removes data and caches."""
-    down(sandbox, repository)
-    if sandbox.paths.root.is_dir():
+    if stop(sandbox, repository):
         with sandbox.progress.step("remove data and caches") as step:
             step.outcome = str(sandbox.paths.root)
             for entry in sandbox.paths.root.iterdir():
-                if entry != sandbox.paths.logs:
+                if entry != sandbox.paths.logs:  # this step's own log is there
                     remove(entry)
         remove(sandbox.paths.root)
+
+
+def stop(sandbox: Sandbox, repository: Path) -> bool:
+    """Stops everything; says whether there was a sandbox."""
+    if os.geteuid() != 0:
+        raise SandboxError("you are not root: processes and namespaces of the sandbox are root's", fix="run the command with sudo")
+    lock.refuse_stranger(sandbox.paths, repository, take_over=False)
+    lock.refuse_other_place(sandbox.paths)
+    if not sandbox.paths.root.is_dir():
+        sandbox.progress.say(f"there is no sandbox in {sandbox.paths.root}")
+        return False
+    with lock.exclusive(sandbox.paths):
+        sandbox.node.stop(sandbox.progress)
+    return True
 
 
 def remove(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,26 @@ def test_up_alone_is_everything_on_the_users_own_stack() -> None:
 def test_status_of_a_sandbox_that_is_down_says_how_to_start_it(sandbox: up.Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.show_status(sandbox) == 1
     assert "`make up` starts it" in capsys.readouterr().out
+
+
+def ignore_the_machines_own(_: Paths) -> None:
+    """The machine that runs the tests may have a sandbox."""
+
+
+@pytest.mark.parametrize("command", [up.down, up.clean])
+def test_where_there_is_no_sandbox_nothing_is_stopped_or_removed(
+    command: Callable[[up.Sandbox], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    place = Paths(tmp_path / "cache")
+    monkeypatch.setattr("sandbox.up.os.geteuid", lambda: 0)
+    monkeypatch.setattr("sandbox.lock.refuse_other_place", ignore_the_machines_own)
+    command(up.assemble(place, Progress(place.logs, said.append)))
+    assert said == [f"there is no sandbox in {place.root}"]
+    assert not place.root.exists()
+
+
+def test_only_root_stops_a_sandbox(sandbox: up.Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandbox.up.os.geteuid", lambda: 1000)
+    with pytest.raises(SandboxError, match="not root"):
+        up.down(sandbox)
