@@ -202,7 +202,8 @@ def try_commands(outputs: Mapping[str, object], found: Sequence[Row]) -> tuple[s
     author = f"""author=$({post} {users}/api/v1/users -d '{user}' | sed -E 's/.*"id": ?"([^"]+)".*/\\1/')"""
     document = r"{\"title\": \"Hello\", \"body\": \"hello platform\", \"author_id\": \"$author\"}"
     create = f'{post} {documents}/api/v1/documents -d "{document}"'
-    return (first, f"curl -sS {documents}/health", f"{author}; {create}; sleep 1; curl -sS '{documents}/api/v1/documents?q=platform'")
+    find = f"curl -sS '{documents}/api/v1/documents?q=platform'"
+    return (first, f"curl -sS {documents}/health; echo", f"{author}; {create}; echo; sleep 1; {find}; echo")
 
 
 def _items(kubectl: Kubectl, *words: str) -> list[dict[str, object]]:
