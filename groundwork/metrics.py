@@ -26,13 +26,22 @@ class Metrics:
         self.http_request_seconds = Histogram(
             "http_request_seconds", "Time to answer an HTTP request", ("method", "route", "code"), buckets=_FAST, registry=r
         )
-        self.http_in_flight = Gauge("http_in_flight", "HTTP requests being answered", registry=r)
+        self._answered: dict[tuple[str, str, int], Histogram] = {}
+        self.in_flight = 0  # HTTP requests
+        Gauge("http_in_flight", "HTTP requests being answered", registry=r).set_function(lambda: self.in_flight)
         self.health_check_status = Gauge("health_check_status", "State of a check: 0 pass, 1 warn, 2 fail", ("check",), registry=r)
         self.event_loop_lag_seconds = Gauge("event_loop_lag_seconds", "How late the event loop ran a timer, the last time", registry=r)
         self.registrations = Gauge("registrations", "Instances in the registry", ("status",), registry=r)
         self.leases_expired_total = Counter("leases_expired_total", "Leases that ran out without a heartbeat", registry=r)
         self.auth_failures_total = Counter("auth_failures_total", "Requests refused by the token check", ("reason",), registry=r)
         self.rate_limited_total = Counter("rate_limited_total", "Requests refused by the rate limit", registry=r)
+
+    def answered(self, method: str, route: str, code: int, seconds: float) -> None:
+        """An HTTP request was answered after so many seconds."""
+        child = self._answered.get((method, route, code))
+        if child is None:
+            child = self._answered[method, route, code] = self.http_request_seconds.labels(method=method, route=route, code=str(code))
+        child.observe(seconds)
 
     def text(self) -> bytes:
         """All of it in the Prometheus text format."""

@@ -42,6 +42,7 @@ def create_app(
         docs_url="/docs" if docs else None,
         redoc_url=None,
         openapi_url="/openapi.json" if docs else None,
+        telemetry={"metrics": False, "logs": False},  # RequestContext counts and logs; traces go to whatever provider a team sets
     )
     app.state.guard = guard
     problem.install(app, unavailable)

@@ -50,8 +50,8 @@ class Guard:
         """
         if self._verifier is None:
             return ANONYMOUS
-        values = request.headers.getlist("authorization")
-        scheme, _, token = values[0].partition(" ") if len(values) == 1 else ("", "", "")
+        values = [value for name, value in request.scope["headers"] if name == b"authorization"]
+        scheme, _, token = values[0].decode("latin-1").partition(" ") if len(values) == 1 else ("", "", "")
         if scheme.lower() != "bearer" or not token:
             self._metrics.auth_failures_total.labels(reason="missing").inc()
             raise ProblemError(

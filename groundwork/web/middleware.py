@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
-import secrets
 from collections.abc import Callable
+from random import Random
 from time import perf_counter
 
 import structlog
@@ -20,8 +21,7 @@ QUIET = ("/health", "/metrics")  # paths that are asked every few seconds
 
 _TRACE_PARENT = re.compile(r"[0-9a-f]{2}-(?P<trace>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")  # https://www.w3.org/TR/trace-context/
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
-log = structlog.stdlib.get_logger("access")
+_RANDOM = Random()  # noqa: S311 - names requests, guards nothing
 
 
 class RequestContext:
@@ -29,6 +29,7 @@ class RequestContext:
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, draining: Callable[[], bool]) -> None:
         self._app = app
+        self._log = structlog.stdlib.get_logger("access").bind()  # bound once: each use of an unbound logger binds it anew
         self._metrics = metrics
         self._draining = draining
 
@@ -37,13 +38,8 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        parent = _TRACE_PARENT.fullmatch(headers.get(b"traceparent", ""))
-        trace_id = parent["trace"] if parent else secrets.token_hex(16)
-        asked = headers.get(b"x-request-id", "")
-        request_id = asked if _REQUEST_ID.fullmatch(asked) else secrets.token_hex(8)
+        trace_id, request_id = _ids(dict(scope["headers"]))
         scope["trace_id"] = trace_id
-        structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(trace_id=trace_id, request_id=request_id)
         status = 0
         begin = perf_counter()
@@ -57,24 +53,24 @@ class RequestContext:
                     message["headers"].append((b"connection", b"close"))  # the client's next request goes to another pod
             await send(message)
 
-        self._metrics.http_in_flight.inc()
+        self._metrics.in_flight += 1
         try:
             await self._app(scope, receive, send_with_ids)
         except Exception:
-            log.exception("request failed")
+            self._log.exception("request failed")
             if status:
                 raise  # half an answer is out: only closing the connection tells the client
             problem = ProblemError(500, "internal", "Internal error", "the error was logged under this trace id")
             await render(problem, path=scope["path"], trace_id=trace_id)(scope, receive, send_with_ids)
         finally:
-            self._metrics.http_in_flight.dec()
+            self._metrics.in_flight -= 1
             elapsed = perf_counter() - begin
             # The route's template, never the path itself: paths are the caller's and without number.
             route = getattr(scope.get("route"), "path", "none")
-            self._metrics.http_request_seconds.labels(method=_method(scope["method"]), route=route, code=str(status or 499)).observe(elapsed)
-            if not scope["path"].startswith(QUIET) or status >= 500:
+            self._metrics.answered(_method(scope["method"]), route, status or 499, elapsed)
+            if (not scope["path"].startswith(QUIET) or status >= 500) and self._log.isEnabledFor(logging.INFO):
                 # No query, no headers: they may hold what must not be in a log.
-                log.info("request", method=scope["method"], path=scope["path"][:256], status=status or 499, ms=round(elapsed * 1000, 1))
+                self._log.info("request", method=scope["method"], path=scope["path"][:256], status=status or 499, ms=round(elapsed * 1000, 1))
 
 
 class BodyLimit:
@@ -103,6 +99,14 @@ class BodyLimit:
             return
         problem.headers["Connection"] = "close"  # the rest of the body is not read
         await render(problem, path=scope["path"], trace_id=str(scope.get("trace_id", "")))(scope, receive, send)
+
+
+def _ids(headers: dict[bytes, bytes]) -> tuple[str, str]:
+    """The trace id and the request id: the caller's where they are well formed, else new ones."""
+    parent = _TRACE_PARENT.fullmatch(headers.get(b"traceparent", b"").decode("latin-1"))
+    asked = headers.get(b"x-request-id", b"").decode("latin-1")
+    new = f"{_RANDOM.getrandbits(192):048x}"
+    return parent["trace"] if parent else new[:32], asked if _REQUEST_ID.fullmatch(asked) else new[32:]
 
 
 async def _read(request: Request, limit: int) -> bytes | None:
