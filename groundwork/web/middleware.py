@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable
 from random import Random
@@ -67,7 +68,7 @@ class RequestContext:
             # The route's template, never the path itself: paths are the caller's and without number.
             route = getattr(scope.get("route"), "path", "none")
             self._metrics.answered(_method(scope["method"]), route, status or 499, elapsed)
-            if not scope["path"].startswith(QUIET) or status >= 500:
+            if (not scope["path"].startswith(QUIET) or status >= 500) and self._log.is_enabled_for(logging.INFO):
                 # No query, no headers: they may hold what must not be in a log.
                 self._log.info("request", method=scope["method"], path=scope["path"][:256], status=status or 499, ms=round(elapsed * 1000, 1))
 

@@ -143,9 +143,7 @@ async def _under_load(leaving: Service, registry: Service) -> Seen:
         body = {"service_name": "x", "service_id": "x", "address": "10.0.0.1", "port": 1}
         async with session.post(f"{registry.url}{SERVICES}/register", json=body) as answer:  # where the leaving process looks things up
             assert answer.status == 201
-        async with session.get(f"{own}/discover/x") as answer:
-            assert answer.status == 200, await answer.text()
-            index = (await answer.json())["index"]
+        index = await _index(session, f"{own}/discover/x")
         poll = asyncio.create_task(_get(session, f"{own}/discover/x?index={index}&wait=60s"))
         loads = [asyncio.create_task(load(session)) for _ in range(4)]
         await asyncio.sleep(0.5)
@@ -166,6 +164,16 @@ async def _under_load(leaving: Service, registry: Service) -> Seen:
         await asyncio.gather(*loads)
         seen.long_poll = await poll
     return seen
+
+
+async def _index(session: aiohttp.ClientSession, url: str) -> int:
+    """The index of an answer, once what was registered elsewhere is visible here."""
+    async with asyncio.timeout(20):
+        while True:
+            async with session.get(url) as answer:
+                if answer.status == 200:
+                    return int((await answer.json())["index"])
+            await asyncio.sleep(0.05)
 
 
 async def _get(session: aiohttp.ClientSession, url: str) -> int:
