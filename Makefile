@@ -3,7 +3,7 @@ PYTHON ?= python3
 STACK ?= dev
 VENV := .venv/bin/python
 
-.PHONY: help up status down clean plan test lint bench soak
+.PHONY: help up status down clean plan test lint bench soak matrix
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
@@ -43,3 +43,6 @@ bench: .venv/groundwork ## ratios against named peers: a table, and build/bench.
 
 soak: .venv/groundwork ## the long tests
 	@$(VENV) -m pytest -m soak
+
+matrix: ## the runtime's tests on Python 3.11 to 3.14, as far as installed, and on both event loops
+	@tests/matrix.sh

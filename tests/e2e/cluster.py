@@ -25,6 +25,7 @@ from kubernetes import client, config
 from stacks.outputs import PlatformOutputs
 
 STACK = "sandbox-e2e"
+SETTINGS = ("--set", "registry.replicas=2")  # beside what the sandbox's own stack has
 T = TypeVar("T")
 
 
@@ -35,8 +36,8 @@ def sandbox(*words: str, timeout: float = 900) -> str:
     return done.stdout
 
 
-def eventually(what: str, probe: Callable[[], T | None], *, seconds: float = 60) -> T:
-    """The first answer of `probe` that is not None. `seconds` is the promise under test, or a generous deadline."""
+def eventually(what: str, probe: Callable[[], T | None], *, seconds: float = 60, pause: float = 0.25) -> T:
+    """The first answer of `probe`, asked every `pause` seconds, that is not None. `seconds` is the promise under test, or a generous deadline."""
     deadline = time.monotonic() + seconds
     last: Exception | None = None
     while time.monotonic() < deadline:
@@ -46,7 +47,7 @@ def eventually(what: str, probe: Callable[[], T | None], *, seconds: float = 60)
             last, found = error, None
         if found is not None:
             return found
-        time.sleep(0.25)
+        time.sleep(pause)
     raise AssertionError(f"{what}: not within {seconds} s" + (f"; last: {last!r}" if last else ""))
 
 
@@ -86,10 +87,18 @@ class Platform:
         """What a service authenticates with."""
         return self.secret(self.outputs.secrets[engine][service])
 
+    def service_account_token(self, account: str, *, audience: str = "groundwork") -> str:
+        """A token as the kubelet projects it into the pods of `account`."""
+        request = client.AuthenticationV1TokenRequest(spec=client.V1TokenRequestSpec(audiences=[audience], expiration_seconds=600))
+        return str(self.core.create_namespaced_service_account_token(account, self.namespace, request).status.token)
+
+    def all_pods(self, name: str) -> list[client.V1Pod]:
+        """The pods of a workload, those that are on their way out among them."""
+        return self.core.list_namespaced_pod(self.namespace, label_selector=f"app.kubernetes.io/name={name}").items
+
     def pods(self, name: str) -> list[client.V1Pod]:
         """The live pods of a workload."""
-        found = self.core.list_namespaced_pod(self.namespace, label_selector=f"app.kubernetes.io/name={name}").items
-        return [pod for pod in found if pod.metadata.deletion_timestamp is None]
+        return [pod for pod in self.all_pods(name) if pod.metadata.deletion_timestamp is None]
 
     def all_ready(self, name: str) -> bool:
         """Whether the workload has pods and all of them are ready."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from stacks import outputs
 from tests.e2e import cluster
-from tests.e2e.cluster import STACK, Platform
+from tests.e2e.cluster import SETTINGS, STACK, Platform
 
 
 @pytest.fixture(scope="session")
@@ -45,5 +45,21 @@ def stack_outputs() -> dict[str, object]:
 @pytest.fixture(scope="session")
 def platform(kubeconfig: str) -> Platform:
     """Stack `sandbox-e2e`, up. test_zz_destroy.py takes it down; an interrupted run's leftovers are taken over."""
-    cluster.sandbox("up", "--stack", STACK)
+    cluster.sandbox("up", "--stack", STACK, *SETTINGS)
     return Platform(outputs.parse(stack_outputs()), kubeconfig)
+
+
+FIGURES: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def figures() -> Callable[[str], None]:
+    """Takes a line of what was measured on the way, to be shown at the end of the run. Nothing passes or fails by it."""
+    return FIGURES.append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if FIGURES:
+        terminalreporter.section("measured on the running platform")
+        for line in FIGURES:
+            terminalreporter.write_line(line)

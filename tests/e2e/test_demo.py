@@ -8,7 +8,6 @@ from __future__ import annotations
 import uuid
 
 import pytest
-from kubernetes import client
 
 from tests.e2e.cluster import Platform, eventually
 from tests.e2e.demo import documents
@@ -40,7 +39,7 @@ def test_every_service_is_alive_ready_and_started(platform: Platform, name: str)
 
 @pytest.mark.parametrize("name", ["user-service", "document-service"])
 def test_every_service_has_registered_itself(platform: Platform, name: str) -> None:
-    token = service_account_token(platform, "user-service")
+    token = platform.service_account_token("user-service")
     with platform.http("registry") as session:
         answer = session.get(f"/api/v1/services/discover/{name}", headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code == 200, answer.text
@@ -48,15 +47,8 @@ def test_every_service_has_registered_itself(platform: Platform, name: str) -> N
     assert addresses == {pod.status.pod_ip for pod in platform.pods(name)}
 
 
-def service_account_token(platform: Platform, account: str) -> str:
-    """A token as the kubelet projects it into the pods of `account`."""
-    request = client.AuthenticationV1TokenRequest(spec=client.V1TokenRequestSpec(audiences=["groundwork"], expiration_seconds=600))
-    answer = platform.core.create_namespaced_service_account_token(account, platform.namespace, request)
-    return str(answer.status.token)
-
-
 def test_a_service_may_not_register_under_another_ones_name(platform: Platform) -> None:
-    token = service_account_token(platform, "user-service")
+    token = platform.service_account_token("user-service")
     body = {"service_name": "document-service", "service_id": "intruder-1", "address": platform.pods("user-service")[0].status.pod_ip, "port": 8000}
     with platform.http("registry") as session:
         answer = session.post("/api/v1/services/register", json=body, headers={"Authorization": f"Bearer {token}"})
@@ -64,15 +56,14 @@ def test_a_service_may_not_register_under_another_ones_name(platform: Platform) 
 
 
 def test_a_token_for_another_audience_is_refused(platform: Platform) -> None:
-    request = client.AuthenticationV1TokenRequest(spec=client.V1TokenRequestSpec(audiences=["somebody-else"], expiration_seconds=600))
-    token = platform.core.create_namespaced_service_account_token("user-service", platform.namespace, request).status.token
+    token = platform.service_account_token("user-service", audience="somebody-else")
     with platform.http("registry") as session:
         assert session.get("/api/v1/services", headers={"Authorization": f"Bearer {token}"}).status_code == 401
 
 
 def test_configuration_changed_by_an_operator_is_live_without_a_restart(platform: Platform) -> None:
     work = documents(platform)
-    headers = {"Authorization": f"Bearer {service_account_token(platform, 'operator')}"}
+    headers = {"Authorization": f"Bearer {platform.service_account_token('operator')}"}
     running = {pod.metadata.uid for pod in platform.pods("document-service")}
     with platform.http("config") as config, platform.http("document-service") as session:
         answer = config.put("/api/v1/config/document-service/limits", json={"max_body_chars": 5}, headers=headers)
@@ -90,6 +81,6 @@ def test_configuration_changed_by_an_operator_is_live_without_a_restart(platform
 
 
 def test_a_service_may_read_configuration_but_not_write_it(platform: Platform) -> None:
-    headers = {"Authorization": f"Bearer {service_account_token(platform, 'document-service')}"}
+    headers = {"Authorization": f"Bearer {platform.service_account_token('document-service')}"}
     with platform.http("config") as config:
         assert config.put("/api/v1/config/document-service/limits", json={"max_body_chars": 5}, headers=headers).status_code == 403

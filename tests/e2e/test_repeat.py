@@ -5,12 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tests.e2e.cluster import STACK, Platform
+from tests.e2e.cluster import SETTINGS, STACK, Platform
 
 
 def test_a_preview_right_after_an_up_is_empty(platform: Platform) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "sandbox", "preview", "--stack", STACK, "--expect-no-changes"],
+        [sys.executable, "-m", "sandbox", "preview", "--stack", STACK, *SETTINGS, "--expect-no-changes"],
         capture_output=True,
         text=True,
         timeout=600,

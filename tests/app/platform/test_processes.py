@@ -48,7 +48,7 @@ def world(tmp_path: Path) -> Generator[World]:
         yield World(consul, registry, member)
 
 
-def test_r2_everybody_registers_again_after_consul_lost_everything(world: World) -> None:
+def test_r02_everybody_registers_again_after_consul_lost_everything(world: World) -> None:
     with running(world.registry, world.member):
         eventually(lambda: ids(world.registry, "config") == {"config-1"}, 60, "never registered")
         world.consul.kill()
@@ -59,7 +59,7 @@ def test_r2_everybody_registers_again_after_consul_lost_everything(world: World)
         eventually(lambda: ids(world.registry, "config") == {"config-1"}, 60, "not discovered again")
 
 
-def test_r1_a_service_starts_without_its_back_end_and_catches_up(world: World) -> None:
+def test_r01_a_service_starts_without_its_back_end_and_catches_up(world: World) -> None:
     world.consul.kill()
     world.registry.start()
     try:

@@ -1,0 +1,55 @@
+"""Requests that never stop while something happens to the platform, and what became of each."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import httpx2
+
+Ask = Callable[[httpx2.Client], httpx2.Response]
+
+
+@dataclass
+class Load:
+    """What the requests found. `failed` says of each that did not succeed when it was, seconds after the start, and how it ended."""
+
+    began: float = field(default_factory=time.monotonic)
+    answers: list[httpx2.Response] = field(default_factory=list[httpx2.Response])
+    failed: list[str] = field(default_factory=list[str])
+
+    def one(self, ask: Ask, session: httpx2.Client) -> None:
+        """One request."""
+        try:
+            answer = ask(session)
+        except httpx2.HTTPError as error:
+            self.failed.append(f"after {time.monotonic() - self.began:.2f} s: {error!r}")
+            return
+        self.answers.append(answer)
+        if not answer.is_success:
+            self.failed.append(f"after {time.monotonic() - self.began:.2f} s: {answer.status_code} {answer.text[:300]}")
+
+
+@contextmanager
+def load(base_url: str, ask: Ask, *, clients: int = 3, pause: float = 0.05) -> Generator[Load]:
+    """`clients` threads, each with one kept connection, as a service would have; they stop at the end of the block."""
+    found = Load()
+    stop = threading.Event()
+
+    def client() -> None:
+        with httpx2.Client(base_url=base_url, timeout=10) as session:
+            while not stop.wait(pause):
+                found.one(ask, session)
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
