@@ -34,8 +34,11 @@ class Load:
 
 
 @contextmanager
-def load(base_url: str, ask: Ask, *, clients: int = 3, pause: float = 0.05) -> Generator[Load]:
-    """`clients` threads, each with one kept connection, as a service would have; they stop at the end of the block."""
+def load(base_url: str, ask: Ask, *, clients: int = 2, pause: float = 0.06) -> Generator[Load]:
+    """`clients` threads, each with one kept connection, as a service would have; they stop at the end of the block.
+
+    All of them together stay below the rate that one caller may ask at.
+    """
     found = Load()
     stop = threading.Event()
 
