@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from app.api import config, services
 from app.api.shortcut import DiscoverShortcut
 from groundwork import Platform
+from groundwork.config.codec import MAX_VALUE
 from groundwork.consul.hub import WatchHub
 from groundwork.consul.metrics import consul_metrics
 from groundwork.consul.pacing import CONFIG
@@ -43,7 +44,7 @@ def check(role: Role, settings: Settings) -> None:
 async def application(role: Role, p: Platform) -> AsyncGenerator[FastAPI]:
     """The APIs of `role` on a running platform."""
     settings = p.settings
-    app = p.app(TITLES[role], body_limits={config.PREFIX: config.MAX_VALUE})
+    app = p.app(TITLES[role], body_limits={config.PREFIX: MAX_VALUE})
     watches: WatchHub[tuple[config.ConfigEntry, ...]] = WatchHub(replace(CONFIG, start_jitter=0.0), consul_metrics(p.metrics.registry))
     if role != "config":
         api = services.ServicesApi(p.registry, p.discovery, p.health, AddressPolicy(settings.allowed_cidrs))

@@ -15,6 +15,8 @@ from app.api.events import Event, stream
 from groundwork.auth import Principal
 from groundwork.auth.principal import CONFIG_READ, CONFIG_WRITE
 from groundwork.backends.base import ConfigEntry, ConfigSource
+from groundwork.config.codec import PART, Json, decode
+from groundwork.config.secrets import REFERENCE
 from groundwork.consul.hub import WatchHub
 from groundwork.errors import Conflict, InvalidConfig, InvalidRequest, NotFound
 from groundwork.health import HealthRegistry, State
@@ -22,10 +24,7 @@ from groundwork.web.guard import requires
 from groundwork.web.problem import ProblemError, responses
 
 PREFIX: Final = "/api/v1/config"
-MAX_VALUE: Final = 512 * 1024  # bytes: what Consul keeps (api-docs/kv)
-MAX_DEPTH: Final = 64
-KEY: Final = r"^[A-Za-z0-9][A-Za-z0-9._,=-]*(/[A-Za-z0-9][A-Za-z0-9._,=-]*)*$"
-REFERENCE: Final = "$secret"
+KEY: Final = f"^{PART}(,{PART})?(/{PART})*$"  # a service, perhaps with a profile, and a key of its
 SECRET_NAME: Final = re.compile(r"pass(word|wd)$|secret$|token$|private_?key$|api_?key$", re.IGNORECASE)
 
 _ETAG = re.compile(r'"(?P<index>[0-9]{1,19})"')
@@ -74,7 +73,7 @@ def mount(app: FastAPI, api: ConfigApi) -> None:
     summary="What changes below a prefix",
 )
 async def events(
-    api: Api, _caller: Reader, prefix: Annotated[str, Query(max_length=400, pattern=r"^([A-Za-z0-9._,=-]+/?)*$")] = ""
+    api: Api, _caller: Reader, prefix: Annotated[str, Query(max_length=400, pattern=f"^({PART}(,{PART})?(/{PART})*/?)?$")] = ""
 ) -> StreamingResponse:
     """First `config.connected`, then `config.changed` with key, kind (created, updated, deleted) and index; never a value."""
     return stream(_changes(api, api.prefix + prefix), lambda: api.health.state is State.DRAINING)
@@ -176,7 +175,7 @@ def _lost(key: str, *, created: bool) -> ProblemError:
 def _stored_key(api: ConfigApi, key: str) -> str:
     """The key in the store, always below the configuration's prefix."""
     if key == "events" or re.fullmatch(KEY, key) is None:  # `..` and empty parts do not match
-        raise InvalidRequest(f"key {key!r}: use names of letters, digits and . _ , = - with / between them")
+        raise InvalidRequest(f"key {key!r}: write SERVICE/NAME or SERVICE,PROFILE/NAME, of letters, digits and . _ -")
     return api.prefix + key
 
 
@@ -195,34 +194,21 @@ def _is_json(value: bytes) -> bool:
 def _validate(key: str, body: bytes) -> None:
     """Raises InvalidConfig unless `body` is JSON as every reader understands it, without a secret."""
     try:
-        value: object = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise InvalidConfig(f"{key}: not valid JSON ({error})") from None
-    _walk(key, value, 0)
+        value = decode(body)
+    except InvalidConfig as error:
+        raise InvalidConfig(f"{key}: {error}") from None
+    _refuse_secrets(key, value)
 
 
-def _walk(key: str, value: object, depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise InvalidConfig(f"{key}: nested more than {MAX_DEPTH} deep")
-    if isinstance(value, Mapping):
-        for name, item in cast("Mapping[str, object]", value).items():
+def _refuse_secrets(key: str, value: Json) -> None:
+    if isinstance(value, dict):
+        for name, item in value.items():
             if isinstance(item, str) and item and name != REFERENCE and SECRET_NAME.search(name):
-                raise InvalidConfig(f'{key}: {name} looks like a secret, which is never kept here: write {{"$secret": "<name>"}} instead')
-            _walk(key, item, depth + 1)
+                raise InvalidConfig(f'{key}: {name} looks like a secret, which is never kept here: write {{"{REFERENCE}": "<name>"}} instead')
+            _refuse_secrets(key, item)
     elif isinstance(value, list):
-        for item in cast("list[object]", value):
-            _walk(key, item, depth + 1)
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice")
-    return found
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is not JSON")
+        for item in value:
+            _refuse_secrets(key, item)
 
 
 async def _changes(api: ConfigApi, prefix: str) -> AsyncIterator[Event]:

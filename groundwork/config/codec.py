@@ -15,7 +15,8 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 MAX_KEY: Final = 256
 MAX_DEPTH: Final = 64
 MAX_VALUE: Final = 512 * 1024
-_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*")
+PART: Final = "[A-Za-z0-9][A-Za-z0-9_.-]*"
+_KEY = re.compile(f"{PART}(/{PART})*")
 
 
 def check_key(key: str) -> str:
