@@ -26,3 +26,11 @@ class PyConsul:
         wait = None if index is None else "60s"
         answer: object = await self._client.health.service(name, index=index, wait=wait)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] py-consul has no types
         return cast("tuple[str, list[Entry]]", answer)
+
+    async def register(self, name: str, identity: str) -> None:
+        """Register an instance with the agent."""
+        await self._client.agent.service.register(name, service_id=identity, address="10.1.2.3", port=8000)  # pyright: ignore[reportUnknownMemberType]
+
+    async def deregister(self, identity: str) -> None:
+        """Remove an instance from the agent."""
+        await self._client.agent.service.deregister(identity)  # pyright: ignore[reportUnknownMemberType]

@@ -60,17 +60,17 @@ def test_what_one_replica_registers_the_other_one_shows(platform: Platform, figu
             def shown(identity: str = identity) -> bool | None:
                 return identity in other.get(f"{SERVICES}/discover/user-service").raise_for_status().text or None
 
+            began = time.monotonic()
             answer = one.post(f"{SERVICES}/register", json=wish)
-            registered = time.monotonic()
             assert answer.status_code == 201, answer.text
             eventually("the other replica shows the instance", shown, seconds=10, pause=0.01)
-            taken.append(time.monotonic() - registered)
+            taken.append(time.monotonic() - began)
             assert one.delete(f"{SERVICES}/{identity}").status_code == 204
             eventually("the other replica forgets it", lambda shown=shown: not shown() or None, seconds=10, pause=0.05)
             time.sleep(0.2)  # asked at full speed, the one caller that this test is would be slowed down
     cuts = quantiles(taken, n=100)
     figures(
-        f"register -> visible through the other replica, {len(taken)} times: median {cuts[49] * 1000:.0f} ms, "
+        f"register -> visible through the other replica, {len(taken)} times without a pause: median {cuts[49] * 1000:.0f} ms, "
         f"p90 {cuts[89] * 1000:.0f} ms, longest {max(taken) * 1000:.0f} ms (promised: 1000 ms)"
     )
 
