@@ -36,6 +36,8 @@ def plan(kubernetes: Path, user_home: Path) -> tuple[Plugin, ...]:
 
 def install(paths: Paths, kubernetes: Path, user_home: Path) -> tuple[Plugin, ...]:
     """Fills PULUMI_HOME; plugins of other versions go, since the engine would take the newest."""
+    if user_home.resolve() == paths.pulumi_home.resolve():  # a shell after `eval "$(python -m sandbox env)"`: what lies there is what we put there
+        user_home = Path.home() / ".pulumi"
     plugins = plan(kubernetes, user_home)
     folder = paths.pulumi_home / "plugins"
     folder.mkdir(parents=True, exist_ok=True)

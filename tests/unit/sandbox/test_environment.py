@@ -90,6 +90,13 @@ def test_an_official_plugin_that_the_user_has_wins_over_a_stand_in(place: Paths,
     assert "random_plugin" in found[f"resource-random-v{recipes.RANDOM_PLUGIN}"].read_text()
 
 
+def test_in_a_shell_that_uses_the_sandboxs_home_the_stand_ins_stay(place: Paths, tmp_path: Path) -> None:
+    installed(place, tmp_path / "home")
+    pluginhome.install(place, tmp_path / "home" / "built", place.pulumi_home)
+    script = place.pulumi_home / "plugins" / f"resource-random-v{recipes.RANDOM_PLUGIN}" / "pulumi-resource-random"
+    assert "random_plugin" in script.read_text()
+
+
 def test_plugins_of_earlier_versions_go(place: Paths, tmp_path: Path) -> None:
     (place.pulumi_home / "plugins" / "resource-random-v9.9.9").mkdir(parents=True)
     assert "resource-random-v9.9.9" not in installed(place, tmp_path / "home")
