@@ -87,7 +87,7 @@ class ConsulSimulator(Answers):
         for site in list(runner.sites):
             await site.stop()
         for handler in runner.server.connections if runner.server is not None else ():
-            if isinstance(handler.transport, asyncio.Transport):
+            if handler.transport is not None:
                 handler.transport.abort()
         await runner.cleanup()
 
@@ -212,7 +212,7 @@ class ConsulSimulator(Answers):
         if how is Break.SILENT:
             await asyncio.Event().wait()
         transport = request.transport
-        if isinstance(transport, asyncio.Transport):
+        if transport is not None:
             if how is Break.GARBAGE:
                 transport.write(b"\x16\x03\x01\x00 not HTTP at all\r\n\r\n")
                 await asyncio.sleep(0.01)
@@ -239,7 +239,7 @@ class ConsulSimulator(Answers):
         if breaks is Break.TRUNCATE:
             await response.write(body[: len(body) // 2])
             transport = request.transport
-            if isinstance(transport, asyncio.Transport):
+            if transport is not None:
                 transport.close()
             return response
         for byte in body[:-1]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import time
+from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -50,7 +52,16 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.fixture
+def unlogged() -> Generator[None]:
+    """pytest keeps every log record until a test ends, with the exceptions in it and their frames: tens of megabytes here."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
 @pytest.mark.soak
+@pytest.mark.usefixtures("unlogged")
 async def test_r48_hours_of_faults_leave_nothing_behind(consul_simulator: ConsulSimulator) -> None:
     random, registry = Random(48), CollectorRegistry()
     at_rest = len(asyncio.all_tasks())
