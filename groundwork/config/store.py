@@ -33,6 +33,7 @@ Entries = tuple[ConfigEntry, ...]
 log = logging.getLogger(__name__)
 
 CALLBACK_SECONDS: Final = 10.0
+SAVE_SECONDS: Final = 5.0  # for the last write of the file at the end
 FILES_SECONDS: Final = 5.0  # between two looks at mounted files; Kubernetes itself takes up to a minute to change them
 
 
@@ -95,6 +96,8 @@ class ConfigStore:
         self._subscriptions: set[ConfigSubscription] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._save = asyncio.Event()
+        self._keeping: asyncio.Task[None] | None = None
+        self._closing = False
         self._defaults = from_mapping("defaults", defaults or {})
         self._trees = {name: Layer(name) for name in self._prefixes}
         self._environment = from_environment("environment", os.environ if environment is None else environment)
@@ -104,6 +107,7 @@ class ConfigStore:
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(self._read_files)
+        kept: keeper.Trees = {}
         if self._snapshot_file is not None:
             kept = await asyncio.to_thread(keeper.load, self._snapshot_file, self._prefixes)
             for name, entries in kept.items():
@@ -114,20 +118,24 @@ class ConfigStore:
             self._leases[name] = self._watch(name)
         self._tasks.append(asyncio.create_task(self._look_at_files(), name="config files"))
         if self._snapshot_file is not None:
-            self._tasks.append(asyncio.create_task(self._keep(self._snapshot_file), name="config snapshot"))
+            self._keeping = asyncio.create_task(self._keep(self._snapshot_file, kept), name="config snapshot")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop watches and callbacks. Values stay readable."""
+        """Stop watches and callbacks, and finish the last known good file. Values stay readable."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         await asyncio.gather(*(subscription.aclose() for subscription in tuple(self._subscriptions)))
         await self._hub.aclose()
+        if self._keeping is not None:
+            self._closing = True
+            self._save.set()
+            await asyncio.wait({self._keeping}, timeout=SAVE_SECONDS)
 
     async def ready(self, timeout: float = 10.0) -> None:  # noqa: ASYNC109 the reason for the failure is kept
         """Wait until every tree was read once.
@@ -293,11 +301,17 @@ class ConfigStore:
             if await asyncio.to_thread(self._read_files):
                 self._rebuild(0)
 
-    async def _keep(self, path: Path) -> None:
+    async def _keep(self, path: Path, written: keeper.Trees) -> None:
+        """Write the file after each change, and before the end what was not yet written. It holds `written` now."""
         while True:
             await self._save.wait()
             self._save.clear()
-            await asyncio.to_thread(keeper.save, path, dict(self._entries))
+            last, entries = self._closing, dict(self._entries)
+            if entries != written:
+                await asyncio.to_thread(keeper.save, path, entries)
+                written = entries
+            if last:
+                return
 
 
 async def _outcome(lease: Lease[Entries], timeout: float) -> Exception | None:  # noqa: ASYNC109 the reason for the failure is kept

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from groundwork.backends.memory import MemoryConfig, MemoryStore
+from groundwork.config import keeper
 from groundwork.config.store import ConfigStore
 from groundwork.errors import Conflict, DeadlineExceeded, PermissionDenied
 from groundwork.testing.faults import Fault
@@ -99,6 +100,15 @@ async def test_r01_the_last_known_good_file_carries_a_start_without_consul(consu
         consul_simulator.put(OWN + "limits", '{"requests": 8}')
         await consul_simulator.start()
         await until(lambda: config.get("limits/requests") == 8)
+
+
+async def test_r01_what_was_seen_last_is_in_the_file_however_soon_the_service_ends(consul_simulator: ConsulSimulator, tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    for number in range(10):
+        consul_simulator.put(OWN + "limits", f'{{"requests": {number}}}')
+        async with store(consul_simulator, snapshot_file=file) as config:
+            await until(lambda config=config, number=number: config.get("limits/requests") == number)
+        assert f'{{"requests": {number}}}'.encode() in b"".join(entry.value for entry in keeper.load(file, (OWN,))[OWN])
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"version": 99, "trees": {}}', b"\xff\xfe"])
