@@ -139,6 +139,7 @@ def test_a_built_image_has_its_programs_and_folders_and_nothing_of_the_machine_t
     promised = contract(built)
     words = [f"command -v {name} > /dev/null || echo no {name}" for name in (*promised.commands, *promised.entrypoint)]
     words += [f"test -w {folder} || echo not writable {folder}" for folder in promised.owned]
-    mounted = "cat /etc/pip.conf /etc/apt/apt.conf.d/99build /run/build/*"
+    # Where the build had its machine's files mounted, empty mount points may stay: files without content, and folders.
+    mounted = "find /etc/pip.conf /etc/apt/apt.conf.d/99build /run/build -type f -size +0 2>/dev/null || true"
     printed = builder.in_container(built.name, "; ".join([*words, "id -u", "id -g", mounted]))
     assert printed.split() == [str(promised.uid), str(promised.gid)]
