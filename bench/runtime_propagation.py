@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
 
 from prometheus_client import CollectorRegistry
@@ -81,6 +81,21 @@ async def change(client: ConsulClient, clock: Clock, port: int, count: int) -> l
     return await clock.everybody(count)
 
 
+async def rounds(
+    writer: ConsulClient, clock: Clock, follow: Callable[[], Coroutine[object, object, None]], subscribers: int, ports: Iterable[int]
+) -> list[float]:
+    """Milliseconds of every subscriber, over one change to each of the ports. `follow` is one subscriber."""
+    tasks = [asyncio.create_task(follow()) for _ in range(subscribers)]
+    taken: list[float] = []
+    for port in ports:
+        await asyncio.sleep(PAUSE)
+        taken += await change(writer, clock, port, subscribers)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return taken
+
+
 async def shared(subject: Subject, subscribers: int) -> list[float]:
     """Ours: one query, fanned out in this process."""
     clock, registry = Clock(), CollectorRegistry()
@@ -98,15 +113,7 @@ async def shared(subject: Subject, subscribers: int) -> list[float]:
                 if snapshot.instances[0].port == clock.port:
                     clock.knows()
 
-        tasks = [asyncio.create_task(follow()) for _ in range(subscribers)]
-        taken: list[float] = []
-        for port in range(9_000, 9_000 + ROUNDS):
-            await asyncio.sleep(PAUSE)
-            taken += await change(writer, clock, port, subscribers)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        return taken
+        return await rounds(writer, clock, follow, subscribers, range(9_000, 9_000 + ROUNDS))
 
 
 async def own(subject: Subject, subscribers: int) -> list[float]:
@@ -125,15 +132,7 @@ async def own(subject: Subject, subscribers: int) -> list[float]:
                 if min((str(entry["Service"]["ID"]), entry["Service"]["Port"]) for entry in entries)[1] == clock.port:
                     clock.knows()
 
-        tasks = [asyncio.create_task(follow()) for _ in range(subscribers)]
-        taken: list[float] = []
-        for port in range(19_000, 19_000 + ROUNDS):
-            await asyncio.sleep(PAUSE)
-            taken += await change(writer, clock, port, subscribers)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        return taken
+        return await rounds(writer, clock, follow, subscribers, range(19_000, 19_000 + ROUNDS))
 
 
 async def measure(subject: Subject) -> dict[str, list[float]]:

@@ -105,6 +105,14 @@ class Platform:
         pods = self.pods(name)
         return bool(pods) and all(any(c.type == "Ready" and c.status == "True" for c in (pod.status.conditions or [])) for pod in pods)
 
+    def replaced(self, name: str, before: set[str]) -> bool:
+        """Whether the workload is ready and none of its live pods is one of `before`, by uid."""
+        return self.all_ready(name) and not before & self.uids(name)
+
+    def uids(self, name: str) -> set[str]:
+        """Who the live pods of a workload are."""
+        return {str(pod.metadata.uid) for pod in self.pods(name)}
+
     def kill(self, name: str) -> None:
         """Kills the workload's pods at once, with no time to say goodbye."""
         for pod in self.pods(name):

@@ -64,7 +64,7 @@ def test_a_token_for_another_audience_is_refused(platform: Platform) -> None:
 def test_configuration_changed_by_an_operator_is_live_without_a_restart(platform: Platform) -> None:
     work = documents(platform)
     headers = {"Authorization": f"Bearer {platform.service_account_token('operator')}"}
-    running = {pod.metadata.uid for pod in platform.pods("document-service")}
+    running = platform.uids("document-service")
     with platform.http("config") as config, platform.http("document-service") as session:
         answer = config.put("/api/v1/config/document-service/limits", json={"max_body_chars": 5}, headers=headers)
         assert answer.status_code == 201, answer.text
@@ -77,7 +77,7 @@ def test_configuration_changed_by_an_operator_is_live_without_a_restart(platform
         removal = {"Authorization": headers["Authorization"], "If-Match": answer.headers["etag"]}
         assert config.delete("/api/v1/config/document-service/limits", headers=removal).status_code == 204
         eventually("the old limit counts again", lambda: work.create("longer than five") is not None or None)
-    assert {pod.metadata.uid for pod in platform.pods("document-service")} == running
+    assert platform.uids("document-service") == running
 
 
 def test_a_service_may_read_configuration_but_not_write_it(platform: Platform) -> None:

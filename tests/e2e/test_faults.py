@@ -1,8 +1,5 @@
 """An engine's pod is killed under load, with no time to say goodbye. What was promised with a 201 is kept."""
 
-# pyright: basic, reportOptionalMemberAccess=false
-# (the Kubernetes client types every field of every answer as perhaps missing)
-
 from __future__ import annotations
 
 import threading
@@ -33,14 +30,9 @@ def test_no_promised_document_is_lost_when_an_engine_is_killed(platform: Platfor
         writer.start()
     try:
         eventually("some documents before the fault", lambda: len(work.promised) >= 10 or None)
-        before = {pod.metadata.uid for pod in platform.pods(engine)}
+        before = platform.uids(engine)
         platform.kill(engine)
-
-        def back() -> bool | None:
-            now = {pod.metadata.uid for pod in platform.pods(engine)}
-            return (platform.all_ready(engine) and not now & before) or None
-
-        eventually(f"{engine} is ready again", back, seconds=RECOVERY_SECONDS)
+        eventually(f"{engine} is ready again", lambda: platform.replaced(engine, before) or None, seconds=RECOVERY_SECONDS)
         served = len(work.promised)
         eventually("documents are taken again", lambda: len(work.promised) > served or None)
     finally:

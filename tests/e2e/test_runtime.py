@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.cluster import Platform, eventually
 from tests.e2e.demo import documents
-from tests.e2e.load import load
+from tests.e2e.load import Ask, load
 
 SERVICES = "/api/v1/services"
 ROLLOUT_SECONDS = 180
@@ -28,6 +28,12 @@ def reader(platform: Platform) -> dict[str, str]:
     return {"Authorization": f"Bearer {platform.service_account_token('user-service')}"}
 
 
+def discovery(platform: Platform) -> Ask:
+    """The question which instances user-service has."""
+    headers = reader(platform)
+    return lambda session: session.get(f"{SERVICES}/discover/user-service", headers=headers)
+
+
 def replicas(platform: Platform, name: str) -> list[str]:
     """The base URL of each pod of a service."""
     return [f"http://{pod.status.pod_ip}:8000" for pod in platform.pods(name)]
@@ -36,7 +42,7 @@ def replicas(platform: Platform, name: str) -> list[str]:
 def restart(platform: Platform, name: str) -> None:
     """What `kubectl rollout restart` does; returns once only new pods are there and ready."""
     stamp = {"kubectl.kubernetes.io/restartedAt": datetime.now(UTC).isoformat()}
-    before = {pod.metadata.uid for pod in platform.pods(name)}
+    before = platform.uids(name)
     platform.apps.patch_namespaced_deployment(name, platform.namespace, {"spec": {"template": {"metadata": {"annotations": stamp}}}})
 
     def replaced() -> bool | None:
@@ -78,10 +84,7 @@ def test_what_one_replica_registers_the_other_one_shows(platform: Platform, figu
 @pytest.mark.parametrize("name", ["registry", "user-service", "document-service"])
 def test_a_rolling_restart_fails_no_request(platform: Platform, name: str) -> None:
     work = documents(platform)
-    headers = reader(platform)
-
-    def discover(session: httpx2.Client) -> httpx2.Response:
-        return session.get(f"{SERVICES}/discover/user-service", headers=headers)
+    discover = discovery(platform)
 
     def create(session: httpx2.Client) -> httpx2.Response:
         return session.post("/api/v1/documents", json={"title": "t", "body": "restarted under load", "author_id": work.author})
@@ -97,24 +100,18 @@ def test_a_rolling_restart_fails_no_request(platform: Platform, name: str) -> No
 
 
 def test_an_outage_of_consul_makes_answers_older_and_never_wrong(platform: Platform) -> None:
-    headers = reader(platform)
+    discover = discovery(platform)
     right = {pod.status.pod_ip for pod in platform.pods("user-service")}
     urls = replicas(platform, "registry")
 
-    def discover(session: httpx2.Client) -> httpx2.Response:
-        return session.get(f"{SERVICES}/discover/user-service", headers=headers)
-
     with load(urls[0], discover, clients=1) as one, load(urls[1], discover, clients=1) as other:
         eventually("answers before the outage", lambda: (len(one.answers) > 20 and len(other.answers) > 20) or None)
-        before = {pod.metadata.uid for pod in platform.pods("consul")}
+        before = platform.uids("consul")
         platform.kill("consul")
         for side in (one, other):
             eventually("answers grow old", lambda side=side: side.answers[-1].json()["stale"] or None)
 
-        def back() -> bool | None:
-            return (platform.all_ready("consul") and not before & {pod.metadata.uid for pod in platform.pods("consul")}) or None
-
-        eventually("consul is ready again", back, seconds=OUTAGE_SECONDS)
+        eventually("consul is ready again", lambda: platform.replaced("consul", before) or None, seconds=OUTAGE_SECONDS)
         for side in (one, other):
             eventually("answers are current again", lambda side=side: not side.answers[-1].json()["stale"] or None, seconds=90)
 
