@@ -11,7 +11,7 @@ from statistics import median
 
 from bench.result import Result
 from components import network
-from components.contracts import Placement
+from components.lib.contracts import Placement
 from components.network import NetworkArgs
 from stacks import edges
 from stacks.settings import ServiceSettings, StackSettings, read

@@ -1,20 +1,26 @@
-"""The stack's certificates: one authority, and a leaf for each server that speaks TLS itself.
+"""The stack's certificates: an authority, and a leaf for each server that speaks TLS itself.
 
-Leaves live 90 days and are renewed by any `pulumi up` within their last 30; a new leaf rolls its server, because the server's pods carry a
-digest of it. Keys are ECDSA on P-256, which every engine and client here accepts. The authority's key never leaves Pulumi's state.
+Leaves live 90 days and are renewed by any `pulumi up` within their last 30; the servers take a new leaf up without a restart, asked by the
+Job of their accounts. Keys are ECDSA on P-256, which every engine and client here accepts. An authority's key never leaves Pulumi's state.
+
+An authority is replaced in three steps, each a `pulumi up` that refuses nobody: trust the next one besides, let it sign, trust it alone.
 """
 
 from __future__ import annotations
 
+import ssl
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 import pulumi
 import pulumi_tls as tls
 from pulumi_kubernetes import Provider, core
 
-from components import labels, workload
-from components.contracts import Placement, ServerTls
+from components.lib import labels, options, workload
+from components.lib.contracts import Placement, ServerTls
+from components.lib.problems import refuse
 
 CA_CONFIG_MAP = "groundwork-ca"
 CA_HOURS = 10 * 365 * 24
@@ -35,15 +41,28 @@ class Server:
 
 @dataclass(frozen=True)
 class CertificatesArgs:
-    """The servers of a stack. `localhost` and 127.0.0.1 stand in every certificate, for probes and for `kubectl port-forward`."""
+    """The servers of a stack. `localhost` and 127.0.0.1 stand in every certificate, for probes and for `kubectl port-forward`.
+
+    Authorities are counted: `trusted` are those whose certificates clients accept, `authority` is the one of them that signs.
+    """
 
     at: Placement
     servers: tuple[Server, ...]
+    authority: int = 1
+    trusted: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
+        refuse(self._problems())
+
+    def _problems(self) -> Iterator[str]:
+        if self.authority not in self.trusted:
+            yield (
+                f"certificates.authority is {self.authority}, which certificates.trusted ({', '.join(map(str, self.trusted))}) leaves out: "
+                "clients must trust an authority before it signs; add it there, run `pulumi up`, and then let it sign"
+            )
         for name, count in Counter(server.name for server in self.servers).items():
             if count > 1:
-                raise ValueError(f"certificates.servers: {name} is there {count} times: give each server one entry")
+                yield f"certificates.servers: {name} is there {count} times: give each server one entry"
 
 
 def dns_names(server: Server, namespace: str, cluster_domain: str) -> list[str]:
@@ -58,26 +77,57 @@ def ip_addresses(server: Server) -> list[str]:
     return ["127.0.0.1", *server.ips]
 
 
-class Certificates(pulumi.ComponentResource):
-    """One authority and a leaf for each server.
+def fingerprint(pem: str) -> str:
+    """The SHA-256 of a certificate in hex, as tools show it."""
+    return sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
 
-    Outputs: `tls`, what each server mounts, by name; `ca`, the ConfigMap that clients verify against; `ca_pem`, the same as text.
+
+def authority_name(name: str, generation: int) -> str:
+    """What an authority is called in Pulumi's state. The first one has the name that it had when there was only one."""
+    return f"{name}-ca" if generation == 1 else f"{name}-ca-{generation}"
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A CA: its key and its certificate."""
+
+    key: tls.PrivateKey
+    certificate: tls.SelfSignedCert
+
+
+class Certificates(pulumi.ComponentResource):
+    """The authorities and a leaf for each server.
+
+    Outputs: `tls`, what each server mounts, by name; `ca`, the ConfigMap that clients verify against; `ca_pem`, the same as text;
+    `ca_digest`, which changes with it; `valid_until`, when each server's certificate ends, by name, and that of the authority as `ca`.
     """
 
     tls: dict[str, ServerTls]
-    ca: pulumi.Output[str]
+    ca: str
     ca_pem: pulumi.Output[str]
+    ca_digest: pulumi.Output[str]
+    valid_until: dict[str, pulumi.Output[str]]
 
     def __init__(self, name: str, args: CertificatesArgs, *, provider: Provider, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("groundwork:pki:Certificates", name, None, opts)
-        own = pulumi.ResourceOptions(parent=self)
-        child = pulumi.ResourceOptions(parent=self, provider=provider)
+        child = options.children(self, provider)
+        authorities = {generation: self._authority(authority_name(name, generation), args.at.stack) for generation in sorted(args.trusted)}
+        self.ca = CA_CONFIG_MAP
+        self.ca_pem = pulumi.Output.all(*(authority.certificate.cert_pem for authority in authorities.values())).apply(bundle)
+        self.ca_digest = workload.digest(self.ca_pem)
+        core.v1.ConfigMap(f"{name}-ca", metadata=labels.metadata(CA_CONFIG_MAP, name, args.at), data={"ca.crt": self.ca_pem}, opts=child())
+        signer = authorities[args.authority]
+        self.valid_until = {"ca": signer.certificate.validity_end_time}
+        self.tls = {server.name: self._leaf(name, server, args.at, signer, child) for server in args.servers}
+        self.register_outputs({"ca": self.ca, "caPem": self.ca_pem})
 
-        authority_key = tls.PrivateKey(f"{name}-ca", algorithm="ECDSA", ecdsa_curve=CURVE, opts=own)
-        authority = tls.SelfSignedCert(
-            f"{name}-ca",
-            private_key_pem=authority_key.private_key_pem,
-            subject=tls.SelfSignedCertSubjectArgs(common_name=f"Groundwork {args.at.stack} CA", organization="Groundwork"),
+    def _authority(self, name: str, stack: str) -> Authority:
+        own = pulumi.ResourceOptions(parent=self)
+        key = tls.PrivateKey(name, algorithm="ECDSA", ecdsa_curve=CURVE, opts=own)
+        certificate = tls.SelfSignedCert(
+            name,
+            private_key_pem=key.private_key_pem,
+            subject=tls.SelfSignedCertSubjectArgs(common_name=f"Groundwork {stack} CA", organization="Groundwork"),
             is_ca_certificate=True,
             set_subject_key_id=True,
             allowed_uses=["cert_signing", "crl_signing"],
@@ -85,49 +135,44 @@ class Certificates(pulumi.ComponentResource):
             early_renewal_hours=CA_RENEWAL_HOURS,
             opts=own,
         )
-        ca = core.v1.ConfigMap(f"{name}-ca", metadata=labels.metadata(CA_CONFIG_MAP, name, args.at), data={"ca.crt": authority.cert_pem}, opts=child)
-        self.ca = ca.metadata.name.apply(str)
-        self.ca_pem = authority.cert_pem
-        self.tls = {server.name: self._leaf(name, server, args, signer=(authority_key, authority), child=child) for server in args.servers}
-        self.register_outputs({"ca": self.ca, "caPem": self.ca_pem})
+        return Authority(key, certificate)
 
-    def _leaf(
-        self,
-        name: str,
-        server: Server,
-        args: CertificatesArgs,
-        *,
-        signer: tuple[tls.PrivateKey, tls.SelfSignedCert],
-        child: pulumi.ResourceOptions,
-    ) -> ServerTls:
-        authority_key, authority = signer
+    def _leaf(self, name: str, server: Server, at: Placement, signer: Authority, child: options.Child) -> ServerTls:
         own = pulumi.ResourceOptions(parent=self)
-        at = args.at
         key = tls.PrivateKey(f"{name}-{server.name}", algorithm="ECDSA", ecdsa_curve=CURVE, opts=own)
         request = tls.CertRequest(
             f"{name}-{server.name}",
             private_key_pem=key.private_key_pem,
             subject=tls.CertRequestSubjectArgs(common_name=server.name, organization="Groundwork"),
-            dns_names=pulumi.Output.from_input(at.namespace).apply(lambda namespace: dns_names(server, namespace, at.cluster_domain)),
+            dns_names=dns_names(server, at.namespace, at.cluster_domain),
             ip_addresses=ip_addresses(server),
             opts=own,
         )
         leaf = tls.LocallySignedCert(
             f"{name}-{server.name}",
             cert_request_pem=request.cert_request_pem,
-            ca_private_key_pem=authority_key.private_key_pem,
-            ca_cert_pem=authority.cert_pem,
+            ca_private_key_pem=signer.key.private_key_pem,
+            ca_cert_pem=signer.certificate.cert_pem,
             set_subject_key_id=True,
             allowed_uses=["digital_signature", "server_auth", "client_auth"],  # client: Consul's servers call each other
             validity_period_hours=LEAF_HOURS,
             early_renewal_hours=LEAF_RENEWAL_HOURS,
             opts=own,
         )
-        secret = core.v1.Secret(
+        secret = f"{server.name}-tls"
+        made = core.v1.Secret(
             f"{name}-{server.name}",
-            metadata=labels.metadata(f"{server.name}-tls", server.name, at),
+            metadata=labels.metadata(secret, server.name, at),
             type="kubernetes.io/tls",
             string_data={"tls.crt": leaf.cert_pem, "tls.key": key.private_key_pem},
-            opts=child,
+            opts=child(),
         )
-        return ServerTls(secret=secret.metadata.name.apply(str), ca=self.ca, digest=workload.digest(leaf.cert_pem, self.ca_pem))
+        self.valid_until[server.name] = leaf.validity_end_time
+        # Known when the Secret is there: what waits for the fingerprint to be shown would wait in vain before.
+        written = pulumi.Output.all(leaf.cert_pem, made.metadata.name).apply(lambda known: fingerprint(str(known[0])))
+        return ServerTls(secret, self.ca, written)
+
+
+def bundle(pems: Sequence[str]) -> str:
+    """Certificates as one text, which verifiers take as so many authorities."""
+    return "".join(f"{pem.rstrip()}\n" for pem in pems)

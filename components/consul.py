@@ -10,17 +10,19 @@ import json
 import re
 import uuid
 from base64 import b64encode
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 
 import pulumi
-from pulumi_kubernetes import Provider, apps, core, policy
+from pulumi_kubernetes import Provider, core
 
-from components import accounts, labels, stateful, workload
-from components.contracts import Credentials, Edge, Endpoint, Placement, Protocol, ServerTls, Workload
-from components.workload import Demand, Resources
+from components.lib import engine, stateful, workload
+from components.lib.contracts import Edge, Endpoint, Protocol, Transport, Use
+from components.lib.description import Description
+from components.lib.engine import MOUNT, Engine, EngineArgs, Spec
+from components.lib.problems import refuse
 
 PORT = 8501
 RPC_PORT = 8300
@@ -39,9 +41,10 @@ PORTS = (
     stateful.Port("serf-tcp", SERF_PORT, app_protocol="tcp"),
     stateful.Port("serf-udp", SERF_PORT, Protocol.UDP, app_protocol="udp"),
 )
-# Without a leader a read of the catalog answers 500; with one it is 200 and, for the probe, empty. It needs no token and no program in the
-# image. (`/v1/status/leader` answers 200 in both cases.)
-PROBE_PATH = "/v1/catalog/services"
+# Ready means that this server votes: one that is still catching up would be counted for a quorum that it is not part of. Every answer is
+# the server's own knowledge (`-stale`), so that it needs no leader to ask. Columns: node, id, address, state, voter, ...
+VOTES = f"""CONSUL_HTTP_ADDR=https://127.0.0.1:{PORT} CONSUL_CACERT={stateful.CA}/ca.crt CONSUL_HTTP_TOKEN_FILE={SECRETS}/token \
+consul operator raft list-peers -stale | grep -q -E "^$HOSTNAME +[^ ]+ +[^ ]+ +(leader|follower) +true " """.strip()
 REGISTRY_NODE = "platform-registry"  # the catalog's node under which the registry files all services
 
 _LIBRARY_IMAGE = re.compile(r"(docker\.io/)?(library/)?consul(:|@|$)")
@@ -65,57 +68,26 @@ class ConsulClient:
     roles: tuple[ConsulRole, ...] = (ConsulRole.READER,)
 
 
-@dataclass(frozen=True)
-class ConsulArgs:
-    """What Consul needs to know.
+@dataclass(frozen=True, kw_only=True)
+class ConsulArgs(EngineArgs):
+    """What Consul needs to know besides. `servers` is 1 or 3; servers that are `apart` never share a node."""
 
-    `servers` is 1 or 3. `storage_gib` is fixed once the volumes exist. `rotation` + 1 gives every client a new token. With `retain_data` a
-    destroy is refused, and volumes outlive the StatefulSet.
-    """
-
-    at: Placement
-    image: str
-    accounts_image: pulumi.Input[str]
-    tls: ServerTls
     clients: tuple[ConsulClient, ...]
     servers: int = 1
-    resources: Resources = field(default_factory=lambda: Resources(cpu_m=50, memory_mib=192))
-    storage_gib: int = 1
-    rotation: int = 1
-    retain_data: bool = False
+    apart: bool = False
 
     def __post_init__(self) -> None:
-        accounts.check_clients("consul", [client.name for client in self.clients])
-        accounts.check_rotation("consul", self.rotation)
-        stateful.check_storage("consul", self.storage_gib)
+        refuse(self._problems())
+
+    def _problems(self) -> Iterator[str]:
+        yield from self.bad("consul", [client.name for client in self.clients], memory_mib=128)
         if self.servers not in {1, 3}:
-            raise ValueError(f"consul.servers is {self.servers}: use 1, or 3 to survive the loss of one")
+            yield f"consul.servers is {self.servers}: use 1, or 3 to survive the loss of one"
         if _LIBRARY_IMAGE.match(self.image):
-            raise ValueError(f"consul.image is {self.image}: that image ended with version 1.15, use hashicorp/consul at an exact version")
+            yield f"images.consul is {self.image}: that image ended with version 1.15, use hashicorp/consul at an exact version"
         for client in self.clients:
             if not client.roles:
-                raise ValueError(f"consul.clients: {client.name} has no roles: give it at least {ConsulRole.READER}")
-        if self.resources.memory_mib < 128:
-            raise ValueError(f"consul.resources.memory_mib is {self.resources.memory_mib}: Consul needs at least 128")
-
-
-def edges(name: str, args: ConsulArgs) -> tuple[Edge, ...]:
-    """The connections that the component itself makes: its accounts Job, and servers with each other (gossip has a key of its own)."""
-    job, server = Workload(f"{name}-accounts"), Workload(name)
-    manage = (Edge(job, server, PORT, tls=True),)
-    if args.servers == 1:
-        return manage
-    return (
-        *manage,
-        Edge(server, server, RPC_PORT, tls=True),
-        Edge(server, server, SERF_PORT, tls=True),
-        Edge(server, server, SERF_PORT, tls=True, protocol=Protocol.UDP),
-    )
-
-
-def demand(args: ConsulArgs) -> Demand:
-    """What it needs of the namespace at most: the servers, their volumes, and the Jobs of the accounts."""
-    return Demand.of(args.resources, args.servers, claims=args.servers, claim_gib=args.storage_gib) + accounts.demand()
+                yield f"consul.clients: {client.name} has no roles: give it at least {ConsulRole.READER}"
 
 
 def rules(roles: tuple[ConsulRole, ...]) -> Rules:
@@ -202,13 +174,8 @@ def secret_config(management: str, agent: str, gossip: str) -> str:
 
 
 def ready(failures: int, period: int) -> core.v1.ProbeArgs:
-    """Ready means that there is a leader."""
-    return core.v1.ProbeArgs(
-        http_get=core.v1.HTTPGetActionArgs(path=PROBE_PATH, port=PORT, scheme="HTTPS"),
-        period_seconds=period,
-        timeout_seconds=3,
-        failure_threshold=failures,
-    )
+    """Ready means that this server votes."""
+    return workload.exec_probe(["sh", "-c", VOTES], period=period, timeout=5, failures=failures)
 
 
 def container(args: ConsulArgs, mounts: list[workload.Mount]) -> core.v1.ContainerArgs:
@@ -225,7 +192,7 @@ def container(args: ConsulArgs, mounts: list[workload.Mount]) -> core.v1.Contain
         ],
         ports=stateful.container_ports(PORTS),
         startup_probe=ready(period=2, failures=90),
-        readiness_probe=ready(period=5, failures=2),
+        readiness_probe=ready(period=10, failures=2),
         liveness_probe=workload.tcp_probe(PORT, period=10, failures=6),
         resources=args.resources.requirements(),
         security_context=workload.container_security(),
@@ -233,115 +200,92 @@ def container(args: ConsulArgs, mounts: list[workload.Mount]) -> core.v1.Contain
     )
 
 
-def stateful_set(
-    name: str, args: ConsulArgs, config: pulumi.Input[str], secrets: pulumi.Input[str], content: pulumi.Input[str]
-) -> apps.v1.StatefulSetSpecArgs:
-    """The servers."""
+def pod(name: str, args: ConsulArgs, content: pulumi.Input[str]) -> core.v1.PodTemplateSpecArgs:
+    """A server's pod."""
     mounts = [
         *stateful.tls_mounts(args.tls),
-        workload.from_config_map("config", CONFIG, config),
-        workload.from_secret("secrets", SECRETS, secrets, keys={"secrets.json": "secrets.json"}),
+        workload.from_config_map("config", CONFIG, f"{name}-config"),
+        workload.from_secret("secrets", SECRETS, f"{name}-secrets", keys={"secrets.json": "secrets.json", "token": "token"}),
         workload.scratch("tmp", "/tmp", args.resources.scratch_mib),  # noqa: S108 a mount, not a file
     ]
-    pod = workload.pod(
+    return workload.pod(
         name,
         args.at,
-        container=container(args, mounts),
+        containers=[container(args, mounts)],
         uid=UID,
         gid=GID,
         mounts=mounts,
         content=content,
         replicas=args.servers,
+        apart=args.apart,
         grace_seconds=30,
     )
-    return stateful.stateful_set(name, args.at, template=pod, storage_gib=args.storage_gib, retain_data=args.retain_data, replicas=args.servers)
 
 
-def state(args: ConsulArgs, host: str, agent: str, tokens: Mapping[str, str]) -> str:
-    """accounts.json: what tokens and policies must exist. The schema is app/accounts/desired.py."""
+def private(own: Mapping[str, str]) -> Mapping[str, str]:
+    """The files with secrets: what the servers read, and the management token as they and the probe know it."""
+    management, agent = token(own["management"]), token(own["agent"])
+    return {"secrets.json": secret_config(management, agent, gossip_key(own["gossip"])), "token": management}
+
+
+def desired(name: str, args: ConsulArgs, own: Mapping[str, str], secrets: Mapping[str, str]) -> Mapping[str, object]:
+    """What tokens and policies must exist, and which servers there are."""
     clients = sorted(args.clients, key=lambda client: client.name)
-    return json.dumps(
-        {
-            "host": host,
-            "port": PORT,
-            "tokens": [
-                {"name": "agent", "token": agent, "rules": agent_rules()},
-                *({"name": client.name, "token": tokens[client.name], "rules": rules(client.roles)} for client in clients),
-            ],
-        },
-        sort_keys=True,
+    return {
+        "servers": [stateful.pod_host(name, args.at, ordinal) for ordinal in range(args.servers)],
+        "tokens": [
+            {"name": "agent", "token": token(own["agent"]), "rules": agent_rules()},
+            *({"name": client.name, "token": token(secrets[client.name]), "rules": rules(client.roles)} for client in clients),
+        ],
+    }
+
+
+def among(name: str, args: ConsulArgs) -> tuple[Edge, ...]:
+    """What servers say to each other, where there are several. Gossip has a key of its own."""
+    if args.servers == 1:
+        return ()
+    server = args.at.workload(name)
+    return (
+        Edge(server, server, RPC_PORT, Transport.OWN_TLS),
+        Edge(server, server, SERF_PORT, Transport.OWN_TLS),
+        Edge(server, server, SERF_PORT, Transport.OWN_TLS, protocol=Protocol.UDP),
     )
 
 
-class Consul(pulumi.ComponentResource):
-    """Consul servers.
+def spec(name: str, args: ConsulArgs) -> Spec:
+    """What is particular to Consul."""
+    return Spec(
+        type="groundwork:discovery:Consul",
+        ports=PORTS,
+        offered=(API,),
+        config={"server.json": server_config(name, args.servers, args.at.namespace, args.at.cluster_domain)},
+        own_secrets=("management", "agent", "gossip"),
+        private=private,
+        admin=lambda own: token(own["management"]),
+        pod=lambda content: pod(name, args, content),
+        clients=tuple(client.name for client in args.clients),
+        credential=lambda _client, secret: {"token": token(secret)},
+        desired=lambda own, secrets: desired(name, args, own, secrets),
+        minute=7,
+        servers=args.servers,
+        among=among(name, args),
+    )
 
-    Outputs: `endpoint`; `credentials`, each client's by name; `ready`, which clients must depend on: their tokens exist then.
-    """
 
-    endpoint: Endpoint
-    credentials: dict[str, Credentials]
-    ready: pulumi.Resource
+def describe(name: str, args: ConsulArgs) -> Description:
+    """The servers and the Jobs of their accounts."""
+    return engine.describe(name, args, spec(name, args))
+
+
+def use(args: ConsulArgs, client: ConsulClient, *, required: bool) -> Use:
+    """A service's use of Consul, with a token of its own."""
+    endpoint = Endpoint(args.at.host("consul"), PORT, args.tls.ca)
+    settings = {"address": f"https://{endpoint.host}:{PORT}", "ca": f"{MOUNT}/ca.crt", "token_file": f"{MOUNT}/consul/token"}
+    return Use("consul", args.at.workload("consul"), endpoint, engine.credentials("consul", client.name, "token"), settings, required)
+
+
+class Consul(Engine):
+    """Consul servers."""
 
     def __init__(self, name: str, args: ConsulArgs, *, provider: Provider, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("groundwork:discovery:Consul", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self, provider=provider)
-        at = args.at
-
-        # Not rotated with the clients: the Job needs the first to rotate theirs, and the servers read it on empty volumes only.
-        management = accounts.secret_value(f"{name}-management", parent=self).apply(token)
-        agent = accounts.secret_value(f"{name}-agent", parent=self).apply(token)
-        gossip = accounts.secret_value(f"{name}-gossip", parent=self).apply(gossip_key)
-        secret_file = pulumi.Output.all(management, agent, gossip).apply(lambda known: secret_config(*known))
-        secrets = core.v1.Secret(
-            f"{name}-secrets",
-            metadata=labels.metadata(f"{name}-secrets", name, at),
-            string_data={"secrets.json": secret_file, "token": management},
-            opts=child,
-        )
-        config_file = pulumi.Output.from_input(at.namespace).apply(lambda namespace: server_config(name, args.servers, namespace, at.cluster_domain))
-        config = core.v1.ConfigMap(
-            f"{name}-config", metadata=labels.metadata(f"{name}-config", name, at), data={"server.json": config_file}, opts=child
-        )
-
-        tokens: dict[str, pulumi.Output[str]] = {}
-        self.credentials = {}
-        for client in args.clients:
-            client_name = f"{client.name}-{name}"
-            secret_id = accounts.secret_value(client_name, parent=self, rotation=args.rotation).apply(token)
-            secret = core.v1.Secret(client_name, metadata=labels.metadata(client_name, name, at), string_data={"token": secret_id}, opts=child)
-            tokens[client.name] = secret_id
-            self.credentials[client.name] = Credentials(secret=secret.metadata.name.apply(str), digest=workload.digest(secret_id))
-
-        service = core.v1.Service(name, metadata=labels.metadata(name, name, at), spec=stateful.service(name, at, (API,)), opts=child)
-        headless = core.v1.Service(
-            f"{name}-headless", metadata=labels.metadata(f"{name}-headless", name, at), spec=stateful.headless(name, at, PORTS), opts=child
-        )
-        server = apps.v1.StatefulSet(
-            name,
-            metadata=labels.metadata(name, name, at),
-            spec=stateful_set(
-                name,
-                args,
-                config.metadata.name.apply(str),
-                secrets.metadata.name.apply(str),
-                workload.digest(config_file, secret_file, args.tls.digest),
-            ),
-            opts=pulumi.ResourceOptions(parent=self, provider=provider, protect=args.retain_data or None, depends_on=[headless]),
-        )
-        if args.servers > 1:
-            policy.v1.PodDisruptionBudget(name, metadata=labels.metadata(name, name, at), spec=workload.disruption_budget(name, at.stack), opts=child)
-
-        host = stateful.host(service.metadata.name.apply(str), at)
-        desired = pulumi.Output.all(host=host, agent=agent, tokens=pulumi.Output.all(**tokens)).apply(
-            lambda known: state(args, known["host"], known["agent"], known["tokens"])
-        )
-        self.ready = accounts.apply(
-            name,
-            accounts.AccountsArgs(at=at, program="consul", image=args.accounts_image, ca=args.tls.ca, state=desired, admin=management, minute=7),
-            parent=self,
-            provider=provider,
-            depends_on=[server],
-        )
-        self.endpoint = Endpoint(host=host, port=PORT, ca=args.tls.ca)
-        self.register_outputs({"host": self.endpoint.host, "port": PORT})
+        super().__init__(name, args, spec(name, args), provider=provider, opts=opts)

@@ -6,30 +6,39 @@ https://kubernetes.io/docs/concepts/security/pod-security-admission/
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import pulumi
 from pulumi_kubernetes import Provider, core, meta, networking
 
-from components import labels
-from components.contracts import Placement
+from components.lib import labels, options
+from components.lib.contracts import Placement
+
+DEFAULT_DENY = "default-deny"
+PodSecurity = Literal["restricted", "baseline", "privileged"]
 
 
 @dataclass(frozen=True)
 class NamespaceArgs:
-    """`retain_data` protects the namespace, and so all that lives in it, from a destroy."""
+    """`pod_security` is the level that every pod must keep. With `retain_data` a destroy leaves the namespace, and the volumes in it.
+
+    `rotation` is the generation of credentials that is in use there.
+    """
 
     name: str
     stack: str
     pod_security_version: str
+    pod_security: PodSecurity = "restricted"
+    rotation: int = 1
     retain_data: bool = False
 
 
 def namespace_labels(name: str, args: NamespaceArgs) -> dict[str, str]:
-    """The labels of the namespace: Pod Security Standard `restricted`, at a pinned version, refused as well as audited and warned of."""
+    """The labels of the namespace: its Pod Security Standard, at a pinned version, refused as well as audited and warned of."""
     security = {
         f"pod-security.kubernetes.io/{mode}{suffix}": value
         for mode in ("enforce", "audit", "warn")
-        for suffix, value in (("", "restricted"), ("-version", args.pod_security_version))
+        for suffix, value in (("", args.pod_security), ("-version", args.pod_security_version))
     }
     return {**labels.labels(name, args.stack), **security}
 
@@ -46,13 +55,14 @@ class Namespace(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: NamespaceArgs, *, provider: Provider, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("groundwork:kubernetes:Namespace", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self, provider=provider)
+        child = options.children(self, provider)
+        annotations = {labels.ROTATION: str(args.rotation)}
         namespace = core.v1.Namespace(
             name,
-            metadata=meta.v1.ObjectMetaArgs(name=args.name, labels=namespace_labels(name, args)),
-            opts=pulumi.ResourceOptions(parent=self, provider=provider, protect=args.retain_data or None),
+            metadata=meta.v1.ObjectMetaArgs(name=args.name, labels=namespace_labels(name, args), annotations=annotations),
+            opts=child(retain=args.retain_data),
         )
-        at = Placement(stack=args.stack, namespace=namespace.metadata.name)
-        networking.v1.NetworkPolicy(f"{name}-default-deny", metadata=labels.metadata("default-deny", name, at), spec=default_deny(), opts=child)
         self.name = namespace.metadata.name.apply(str)
+        at = Placement(stack=args.stack, namespace=args.name, created=self.name)
+        networking.v1.NetworkPolicy(f"{name}-default-deny", metadata=labels.metadata(DEFAULT_DENY, name, at), spec=default_deny(), opts=child())
         self.register_outputs({"name": self.name})

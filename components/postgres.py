@@ -6,18 +6,19 @@ https://www.postgresql.org/docs/17/auth-pg-hba-conf.html, https://hub.docker.com
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import pulumi
-from pulumi_kubernetes import Provider, apps, core
+from pulumi_kubernetes import Provider, core
 
-from components import accounts, labels, stateful, workload
-from components.contracts import Credentials, Edge, Endpoint, Placement, ServerTls, Workload
-from components.workload import Demand, Resources
+from components.lib import accounts, engine, stateful, workload
+from components.lib.contracts import Use
+from components.lib.description import Description
+from components.lib.engine import Engine, EngineArgs, Spec
+from components.lib.problems import refuse
 
 PORT = 5432
 UID = 999  # the image's `postgres` user
@@ -28,6 +29,9 @@ ADMIN_DIR = "/run/groundwork/admin"
 DATA = "/var/lib/postgresql/data"
 SOCKETS = "/var/run/postgresql"
 PORTS = (stateful.Port("postgres", PORT, app_protocol="tcp"),)  # TLS begins inside of PostgreSQL's own protocol
+RESERVED_CONNECTIONS = 20
+CONNECTION_STEP = 50
+SHM = "/dev/shm"  # noqa: S108 the runtime's own is 64 MiB, which a parallel query or a larger VACUUM fills: "could not resize shared memory segment"
 SYSTEM_DATABASES = frozenset({"postgres", "template0", "template1"})
 
 # Over TCP: while the entry point prepares a new volume, only the socket is open.
@@ -45,57 +49,54 @@ hostssl all all all scram-sha-256
 
 @dataclass(frozen=True)
 class PostgresClient:
-    """A role that may log in, and the database that it owns."""
+    """A service, the database that is its own, and how many connections its pods hold together at most."""
 
     name: str
     database: str
+    connections: int = 10
 
 
-@dataclass(frozen=True)
-class PostgresArgs:
-    """What a PostgreSQL needs to know.
+@dataclass(frozen=True, kw_only=True)
+class PostgresArgs(EngineArgs):
+    """What a PostgreSQL needs to know besides.
 
-    A quarter of `resources.memory_mib` is shared buffers. `storage_gib` is fixed once the volume exists. `rotation` + 1 changes every
-    client's password. With `retain_data` a destroy is refused, and volumes outlive the StatefulSet.
+    A quarter of `resources.memory_mib` is shared buffers. `max_connections` None means as many as the clients need, in steps, so that a
+    service that grows by a pod restarts no database.
     """
 
-    at: Placement
-    image: str
-    accounts_image: pulumi.Input[str]
-    tls: ServerTls
     clients: tuple[PostgresClient, ...]
-    resources: Resources = field(default_factory=lambda: Resources(cpu_m=100, memory_mib=256))
-    storage_gib: int = 1
-    rotation: int = 1
-    retain_data: bool = False
+    max_connections: int | None = None
 
     def __post_init__(self) -> None:
-        accounts.check_clients("postgres", [client.name for client in self.clients])
-        accounts.check_rotation("postgres", self.rotation)
-        stateful.check_storage("postgres", self.storage_gib)
+        refuse(self._problems())
+
+    def _problems(self) -> Iterator[str]:
+        yield from self.bad("postgres", [client.name for client in self.clients], memory_mib=128)
         for database, count in Counter(client.database for client in self.clients).items():
             if not _DATABASE.fullmatch(database):
-                raise ValueError(f"postgres.clients: {database!r} cannot be a database: use at most 63 of a-z, 0-9 and _, a letter first")
+                yield f"postgres.clients: {database!r} cannot be a database: use at most 63 of a-z, 0-9 and _, a letter first"
             if database in SYSTEM_DATABASES:
-                raise ValueError(f"postgres.clients: database {database} belongs to PostgreSQL itself: choose another name")
+                yield f"postgres.clients: database {database} belongs to PostgreSQL itself: choose another name"
             if count > 1:
-                raise ValueError(f"postgres.clients: database {database} has {count} owners: give each client a database of its own")
-        if self.resources.memory_mib < 128:
-            raise ValueError(f"postgres.resources.memory_mib is {self.resources.memory_mib}: PostgreSQL needs at least 128")
+                yield f"postgres.clients: database {database} has {count} owners: give each client a database of its own"
+        if self.max_connections is not None and self.max_connections < self.needed_connections:
+            yield (
+                f"postgres.max_connections is {self.max_connections}, but the services' pools may open {self.needed_connections}: "
+                "raise it, lower pool_size or replicas of a service, or leave it out"
+            )
+
+    @property
+    def needed_connections(self) -> int:
+        """All pools at their fullest, and what the accounts program and an administrator need besides."""
+        return sum(client.connections for client in self.clients) + RESERVED_CONNECTIONS
+
+    @property
+    def connections(self) -> int:
+        """How many connections the server takes."""
+        return self.max_connections or max(100, -(-self.needed_connections // CONNECTION_STEP) * CONNECTION_STEP)
 
 
-def edges(name: str, args: PostgresArgs) -> tuple[Edge, ...]:
-    """The connections that the component itself makes: its accounts Job logs in."""
-    del args
-    return (Edge(Workload(f"{name}-accounts"), Workload(name), PORT, tls=True),)
-
-
-def demand(args: PostgresArgs) -> Demand:
-    """What it needs of the namespace at most: the server, its volume, and the Jobs of the accounts."""
-    return Demand.of(args.resources, 1, claims=1, claim_gib=args.storage_gib) + accounts.demand()
-
-
-def server_config(memory_mib: int) -> str:
+def server_config(memory_mib: int, max_connections: int) -> str:
     """postgresql.conf, whole: nothing depends on what was the default when the volume was made."""
     return f"""\
 listen_addresses = '*'
@@ -108,7 +109,7 @@ ssl_key_file = '{stateful.TLS}/tls.key'
 ssl_min_protocol_version = 'TLSv1.2'
 password_encryption = 'scram-sha-256'
 authentication_timeout = '10s'
-max_connections = 100
+max_connections = {max_connections}
 shared_buffers = '{memory_mib // 4}MB'
 effective_cache_size = '{memory_mib // 2}MB'
 huge_pages = off
@@ -146,93 +147,65 @@ def container(args: PostgresArgs, mounts: list[workload.Mount]) -> core.v1.Conta
     )
 
 
-def stateful_set(
-    name: str, args: PostgresArgs, config: pulumi.Input[str], admin: pulumi.Input[str], content: pulumi.Input[str]
-) -> apps.v1.StatefulSetSpecArgs:
-    """The one-replica workload."""
+def pod(name: str, args: PostgresArgs, content: pulumi.Input[str]) -> core.v1.PodTemplateSpecArgs:
+    """The server's pod."""
     mounts = [
         *stateful.tls_mounts(args.tls),
-        workload.from_config_map("config", CONFIG, config),
-        workload.from_secret("admin", ADMIN_DIR, admin, keys={"password": "password"}),
+        workload.from_config_map("config", CONFIG, f"{name}-config"),
+        workload.from_secret("admin", ADMIN_DIR, f"{name}-secrets", keys={"admin": "password"}),
         workload.scratch("sockets", SOCKETS, 1),
+        workload.scratch("shm", SHM, args.resources.memory_mib // 4, in_memory=True),
         workload.scratch("tmp", "/tmp", args.resources.scratch_mib),  # noqa: S108 a mount: the entry point writes here-documents
     ]
-    pod = workload.pod(name, args.at, container=container(args, mounts), uid=UID, gid=GID, mounts=mounts, content=content, grace_seconds=60)
-    return stateful.stateful_set(name, args.at, template=pod, storage_gib=args.storage_gib, retain_data=args.retain_data)
+    return workload.pod(name, args.at, containers=[container(args, mounts)], uid=UID, gid=GID, mounts=mounts, content=content, grace_seconds=60)
 
 
-def state(args: PostgresArgs, host: str, passwords: Mapping[str, str]) -> str:
-    """accounts.json: what roles and databases must exist. The schema is app/accounts/desired.py."""
-    return json.dumps(
-        {
-            "host": host,
-            "port": PORT,
-            "admin": ADMIN,
-            "clients": [
-                {"name": client.name, "password": passwords[client.name], "database": client.database}
-                for client in sorted(args.clients, key=lambda client: client.name)
-            ],
-        },
-        sort_keys=True,
+def desired(args: PostgresArgs, passwords: Mapping[str, str]) -> Mapping[str, object]:
+    """What roles and databases must exist."""
+    return {
+        "admin": ADMIN,
+        "clients": [
+            {
+                "name": client.name,
+                "login": accounts.login(client.name, args.rotation),
+                "password": passwords[client.name],
+                "database": client.database,
+            }
+            for client in sorted(args.clients, key=lambda client: client.name)
+        ],
+    }
+
+
+def spec(name: str, args: PostgresArgs) -> Spec:
+    """What is particular to PostgreSQL."""
+    return Spec(
+        type="groundwork:data:Postgres",
+        ports=PORTS,
+        offered=PORTS,
+        config={"postgresql.conf": server_config(args.resources.memory_mib, args.connections), "pg_hba.conf": HBA},
+        own_secrets=("admin",),
+        private=lambda _own: {},
+        admin=lambda own: own["admin"],
+        pod=lambda content: pod(name, args, content),
+        clients=tuple(client.name for client in args.clients),
+        credential=lambda client, password: {"username": accounts.login(client, args.rotation), "password": password},
+        desired=lambda _own, passwords: desired(args, passwords),
+        minute=1,
     )
 
 
-class Postgres(pulumi.ComponentResource):
-    """A PostgreSQL server.
+def describe(name: str, args: PostgresArgs) -> Description:
+    """The server and the Jobs of its accounts."""
+    return engine.describe(name, args, spec(name, args))
 
-    Outputs: `endpoint`; `credentials`, each client's by name; `ready`, which clients must depend on: their accounts exist then.
-    """
 
-    endpoint: Endpoint
-    credentials: dict[str, Credentials]
-    ready: pulumi.Resource
+def use(args: PostgresArgs, client: PostgresClient, *, pool_size: int, required: bool) -> Use:
+    """A service's use of its database, over at most `pool_size` connections from each pod."""
+    return engine.use("postgres", args, client.name, PORT, required=required, database=client.database, pool_size=pool_size)
+
+
+class Postgres(Engine):
+    """A PostgreSQL server."""
 
     def __init__(self, name: str, args: PostgresArgs, *, provider: Provider, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("groundwork:data:Postgres", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self, provider=provider)
-        at = args.at
-
-        # Not rotated with the clients: the Job needs it to rotate theirs, and the server reads it on an empty volume only.
-        admin_password = accounts.secret_value(f"{name}-admin", parent=self)
-        admin = core.v1.Secret(
-            f"{name}-admin",
-            metadata=labels.metadata(f"{name}-admin", name, at),
-            string_data={"username": ADMIN, "password": admin_password},
-            opts=child,
-        )
-        issued = accounts.passwords(name, [client.name for client in args.clients], at=at, rotation=args.rotation, parent=self, provider=provider)
-        files = {"postgresql.conf": server_config(args.resources.memory_mib), "pg_hba.conf": HBA}
-        config = core.v1.ConfigMap(f"{name}-config", metadata=labels.metadata(f"{name}-config", name, at), data=files, opts=child)
-        service = core.v1.Service(name, metadata=labels.metadata(name, name, at), spec=stateful.service(name, at, PORTS), opts=child)
-        headless = core.v1.Service(
-            f"{name}-headless", metadata=labels.metadata(f"{name}-headless", name, at), spec=stateful.headless(name, at, PORTS), opts=child
-        )
-        server = apps.v1.StatefulSet(
-            name,
-            metadata=labels.metadata(name, name, at),
-            spec=stateful_set(
-                name,
-                args,
-                config.metadata.name.apply(str),
-                admin.metadata.name.apply(str),
-                workload.digest(json.dumps(files, sort_keys=True), args.tls.digest),
-            ),
-            opts=pulumi.ResourceOptions(parent=self, provider=provider, protect=args.retain_data or None, depends_on=[headless]),
-        )
-
-        host = stateful.host(service.metadata.name.apply(str), at)
-        desired = pulumi.Output.all(host=host, passwords=pulumi.Output.all(**issued.secrets)).apply(
-            lambda known: state(args, known["host"], known["passwords"])
-        )
-        self.ready = accounts.apply(
-            name,
-            accounts.AccountsArgs(
-                at=at, program="postgres", image=args.accounts_image, ca=args.tls.ca, state=desired, admin=admin_password, minute=1
-            ),
-            parent=self,
-            provider=provider,
-            depends_on=[server],
-        )
-        self.endpoint = Endpoint(host=host, port=PORT, ca=args.tls.ca)
-        self.credentials = issued.credentials
-        self.register_outputs({"host": self.endpoint.host, "port": PORT})
+        super().__init__(name, args, spec(name, args), provider=provider, opts=opts)

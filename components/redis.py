@@ -6,22 +6,28 @@ https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 
 import pulumi
-from pulumi_kubernetes import Provider, apps, core
+from pulumi_kubernetes import Provider, core
 
-from components import accounts, labels, stateful, workload
-from components.contracts import Credentials, Edge, Endpoint, Placement, ServerTls
-from components.workload import Demand, Resources
+from components.lib import accounts, engine, stateful, workload
+from components.lib.contracts import Use
+from components.lib.description import Description
+from components.lib.engine import Engine, EngineArgs, Spec
+from components.lib.problems import refuse
 
 PORT = 6379
 UID = 999  # the image's `redis` user
 GID = 999
 CONFIG = "/etc/groundwork"
 DATA = "/data"
+ADMIN = "admin"
+BASE_DIR = "/run/groundwork/access-list"
+BASE_FILE = "base.acl"
+ACCESS_LIST = f"{DATA}/users.acl"  # on the volume: the accounts program changes it while the server runs, and a restart must find it
 PORTS = (stateful.Port("redis", PORT),)
 _ASK = f"redis-cli --tls --cacert {stateful.CA}/ca.crt -h localhost -p {PORT} --no-auth-warning --user probe --pass probe ping"
 PROBE = f"{_ASK} | grep -q PONG"  # `ping` exits with 0 while the server is still loading its data, too: the answer counts
@@ -37,48 +43,25 @@ class RedisClient:
     channels: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class RedisArgs:
-    """What a Redis needs to know.
+@dataclass(frozen=True, kw_only=True)
+class RedisArgs(EngineArgs):
+    """What a Redis needs to know besides. The data may use three quarters of `resources.memory_mib`."""
 
-    The data may use three quarters of `resources.memory_mib`. `storage_gib` is fixed once the volume exists. `rotation` + 1 changes every
-    client's password. With `retain_data` a destroy is refused, and volumes outlive the StatefulSet.
-    """
-
-    at: Placement
-    image: str
-    tls: ServerTls
     clients: tuple[RedisClient, ...]
-    resources: Resources = field(default_factory=lambda: Resources(cpu_m=50, memory_mib=128))
-    storage_gib: int = 1
-    rotation: int = 1
-    retain_data: bool = False
 
     def __post_init__(self) -> None:
-        accounts.check_clients("redis", [client.name for client in self.clients])
-        accounts.check_rotation("redis", self.rotation)
-        stateful.check_storage("redis", self.storage_gib)
+        refuse(self._problems())
+
+    def _problems(self) -> Iterator[str]:
+        yield from self.bad("redis", [client.name for client in self.clients], memory_mib=64)
         for client in self.clients:
             if not client.keys:
-                raise ValueError(f"redis.clients: {client.name} has no keys: name what it may touch, such as {client.name}:*")
+                yield f"redis.clients: {client.name} has no keys: name what it may touch, such as {client.name}:*"
             for pattern in (*client.keys, *client.channels):
                 if not pattern or any(character.isspace() for character in pattern):
-                    raise ValueError(f"redis.clients: {client.name} has the pattern {pattern!r}: leave out spaces, they would end the rule")
+                    yield f"redis.clients: {client.name} has the pattern {pattern!r}: leave out spaces, they would end the rule"
                 if pattern.startswith("*"):
-                    raise ValueError(f"redis.clients: {client.name} has the pattern {pattern!r}, which reaches the others' keys: begin with its own")
-        if self.resources.memory_mib < 64:
-            raise ValueError(f"redis.resources.memory_mib is {self.resources.memory_mib}: Redis needs at least 64")
-
-
-def edges(name: str, args: RedisArgs) -> tuple[Edge, ...]:
-    """The connections that the component itself makes: none, its accounts are a file."""
-    del name, args
-    return ()
-
-
-def demand(args: RedisArgs) -> Demand:
-    """What it needs of the namespace at most."""
-    return Demand.of(args.resources, 1, claims=1, claim_gib=args.storage_gib)
+                    yield f"redis.clients: {client.name} has the pattern {pattern!r}, which reaches the others' keys: begin with its own"
 
 
 def server_config(memory_mib: int) -> str:
@@ -92,7 +75,7 @@ tls-ca-cert-file {stateful.CA}/ca.crt
 tls-auth-clients no
 tls-protocols "TLSv1.2 TLSv1.3"
 protected-mode yes
-aclfile {CONFIG}/users.acl
+aclfile {ACCESS_LIST}
 acl-pubsub-default resetchannels
 dir {DATA}
 appendonly yes
@@ -105,25 +88,32 @@ tcp-keepalive 60
 """
 
 
-def access_list(clients: tuple[RedisClient, ...], passwords: Mapping[str, str]) -> str:
-    """users.acl: each client sees only its own keys and channels and may not administer the server. Passwords stand as SHA-256.
+def base_access_list(admin: str) -> str:
+    """The lines of the access list that are there before any client's: nobody by default, the accounts program, and the probe.
 
     `probe` needs no password: it can do nothing but ask whether the server is there.
     """
-    users = [
-        " ".join(
-            (
-                f"user {client.name} on #{sha256(passwords[client.name].encode()).hexdigest()}",
-                "resetkeys",
-                *(f"~{pattern}" for pattern in sorted(client.keys)),
-                "resetchannels",
-                *(f"&{pattern}" for pattern in sorted(client.channels)),
-                "+@all -@admin -@dangerous",
-            )
+    digest = sha256(admin.encode()).hexdigest()
+    return f"user default off\nuser {ADMIN} on #{digest} +@all ~* &*\nuser probe on nopass +ping\n"
+
+
+def prepare_access_list() -> str:
+    """Puts the base lines in the place of those that the volume has, and leaves the clients' as they are."""
+    kept = f"{{ [ ! -f {ACCESS_LIST} ] || grep -v -E '^user (default|{ADMIN}|probe) ' {ACCESS_LIST} || true; }}"
+    return f"umask 077 && {kept} | cat {BASE_DIR}/{BASE_FILE} - > {ACCESS_LIST}.new && mv -f {ACCESS_LIST}.new {ACCESS_LIST}"
+
+
+def rules(client: RedisClient) -> str:
+    """What a client may do: everything with its own keys and channels, and nothing that shows or changes what is not its own."""
+    return " ".join(
+        (
+            "resetkeys",
+            *(f"~{pattern}" for pattern in sorted(client.keys)),
+            "resetchannels",
+            *(f"&{pattern}" for pattern in sorted(client.channels)),
+            "+@all -@admin -@dangerous",
         )
-        for client in sorted(clients, key=lambda client: client.name)
-    ]
-    return "\n".join(("user default off", "user probe on nopass +ping", *users)) + "\n"
+    )
 
 
 def ready(failures: int, period: int) -> core.v1.ProbeArgs:
@@ -152,51 +142,85 @@ def container(args: RedisArgs, mounts: list[workload.Mount]) -> core.v1.Containe
     )
 
 
-def stateful_set(name: str, args: RedisArgs, config: pulumi.Input[str], content: pulumi.Input[str]) -> apps.v1.StatefulSetSpecArgs:
-    """The one-replica workload."""
+def prepare(args: RedisArgs, mounts: list[workload.Mount]) -> core.v1.ContainerArgs:
+    """Runs before the server does, which refuses to start without its access list."""
+    return core.v1.ContainerArgs(
+        name="access-list",
+        image=args.image,
+        command=["sh", "-c", prepare_access_list()],
+        resources=args.resources.requirements(),
+        security_context=workload.container_security(),
+        volume_mounts=[*workload.volume_mounts(mounts), stateful.data_mount(DATA)],
+    )
+
+
+def pod(name: str, args: RedisArgs, content: pulumi.Input[str]) -> core.v1.PodTemplateSpecArgs:
+    """The server's pod."""
+    base = workload.from_secret("access-list", BASE_DIR, f"{name}-secrets", keys={BASE_FILE: BASE_FILE})
     mounts = [
         *stateful.tls_mounts(args.tls),
-        workload.from_secret("config", CONFIG, config),
+        workload.from_config_map("config", CONFIG, f"{name}-config"),
         workload.scratch("tmp", "/tmp", args.resources.scratch_mib),  # noqa: S108 a mount, not a file
     ]
-    pod = workload.pod(name, args.at, container=container(args, mounts), uid=UID, gid=GID, mounts=mounts, content=content, grace_seconds=30)
-    return stateful.stateful_set(name, args.at, template=pod, storage_gib=args.storage_gib, retain_data=args.retain_data)
+    return workload.pod(
+        name,
+        args.at,
+        containers=[container(args, mounts)],
+        init_containers=[prepare(args, [base])],
+        uid=UID,
+        gid=GID,
+        mounts=[*mounts, base],
+        content=content,
+        grace_seconds=30,
+    )
 
 
-class Redis(pulumi.ComponentResource):
-    """A Redis server.
+def desired(args: RedisArgs, passwords: Mapping[str, str]) -> Mapping[str, object]:
+    """Which users the access list must have."""
+    return {
+        "admin": ADMIN,
+        "clients": [
+            {
+                "name": client.name,
+                "login": accounts.login(client.name, args.rotation),
+                "password": passwords[client.name],
+                "rules": rules(client),
+            }
+            for client in sorted(args.clients, key=lambda client: client.name)
+        ],
+    }
 
-    Outputs: `endpoint`; `credentials`, each client's by name; `ready`, which clients must depend on: their accounts exist then.
-    """
 
-    endpoint: Endpoint
-    credentials: dict[str, Credentials]
-    ready: pulumi.Resource
+def spec(name: str, args: RedisArgs) -> Spec:
+    """What is particular to Redis."""
+    return Spec(
+        type="groundwork:data:Redis",
+        ports=PORTS,
+        offered=PORTS,
+        config={"redis.conf": server_config(args.resources.memory_mib)},
+        own_secrets=("admin",),
+        private=lambda own: {BASE_FILE: base_access_list(own["admin"])},
+        admin=lambda own: own["admin"],
+        pod=lambda content: pod(name, args, content),
+        clients=tuple(client.name for client in args.clients),
+        credential=lambda client, password: {"username": accounts.login(client, args.rotation), "password": password},
+        desired=lambda _own, passwords: desired(args, passwords),
+        minute=6,
+    )
+
+
+def describe(name: str, args: RedisArgs) -> Description:
+    """The server and the Jobs of its accounts."""
+    return engine.describe(name, args, spec(name, args), init_containers=1)
+
+
+def use(args: RedisArgs, client: RedisClient, *, key_prefix: str, required: bool) -> Use:
+    """A service's use of its keys in Redis: those that begin with `key_prefix`."""
+    return engine.use("redis", args, client.name, PORT, required=required, key_prefix=key_prefix)
+
+
+class Redis(Engine):
+    """A Redis server."""
 
     def __init__(self, name: str, args: RedisArgs, *, provider: Provider, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("groundwork:data:Redis", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self, provider=provider)
-        at = args.at
-
-        issued = accounts.passwords(name, [client.name for client in args.clients], at=at, rotation=args.rotation, parent=self, provider=provider)
-        redis_conf = server_config(args.resources.memory_mib)
-        users = pulumi.Output.secret(pulumi.Output.all(**issued.secrets).apply(lambda known: access_list(args.clients, known)))
-        config = core.v1.Secret(
-            f"{name}-config",
-            metadata=labels.metadata(f"{name}-config", name, at),
-            string_data={"redis.conf": redis_conf, "users.acl": users},
-            opts=child,
-        )
-        service = core.v1.Service(name, metadata=labels.metadata(name, name, at), spec=stateful.service(name, at, PORTS), opts=child)
-        headless = core.v1.Service(
-            f"{name}-headless", metadata=labels.metadata(f"{name}-headless", name, at), spec=stateful.headless(name, at, PORTS), opts=child
-        )
-        self.ready = apps.v1.StatefulSet(
-            name,
-            metadata=labels.metadata(name, name, at),
-            spec=stateful_set(name, args, config.metadata.name.apply(str), workload.digest(redis_conf, users, args.tls.digest)),
-            opts=pulumi.ResourceOptions(parent=self, provider=provider, protect=args.retain_data or None, depends_on=[headless]),
-        )
-        self.endpoint = Endpoint(host=stateful.host(service.metadata.name.apply(str), at), port=PORT, ca=args.tls.ca)
-        self.credentials = issued.credentials
-        self.register_outputs({"host": self.endpoint.host, "port": PORT})
+        super().__init__(name, args, spec(name, args), provider=provider, opts=opts)

@@ -6,62 +6,40 @@ with `username` and `password` for each engine it uses, `consul/token`, and `tok
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pulumi
 from pulumi_kubernetes import Provider, apps, core, meta, policy
 
-from components import labels, workload
-from components.contracts import Credentials, Endpoint, Placement
-from components.workload import Demand, Mount, Resources
+from components.lib import engine, labels, options, workload
+from components.lib.contracts import Edge, Endpoint, Placement, Transport, Use, Workload
+from components.lib.description import Demand, Description, PodShape
+from components.lib.problems import refuse
+from components.lib.workload import Mount, Resources
 
 UID = 10001
 HTTP_PORT = 8000
 METRICS_PORT = 9000
-ROOT = "/run/groundwork"
+ROOT = engine.MOUNT
 AUDIENCE = "groundwork"  # of the ServiceAccount token that services show each other
 TOKEN_SECONDS = 3600  # the kubelet renews a projected token at 80 % of its life
 # Ready goes away first, then the drain, requests in flight and closing: 5 + 25 + 5 seconds, and some air.
 GRACE_SECONDS = 40
+UNENCRYPTED = "HTTP between services, both ends fenced by NetworkPolicies, until the stack has a mesh"
 
 
 @dataclass(frozen=True)
-class PostgresUse:
-    """The service's database. `required` False: the service is ready without it."""
+class Call:
+    """Another HTTP service that this one calls."""
 
-    endpoint: Endpoint
-    credentials: Credentials
-    database: str
-    required: bool = True
+    server: Workload
+    port: int = HTTP_PORT
 
-
-@dataclass(frozen=True)
-class RedisUse:
-    """The service's keys in Redis: those that begin with `key_prefix`."""
-
-    endpoint: Endpoint
-    credentials: Credentials
-    key_prefix: str
-    required: bool = True
-
-
-@dataclass(frozen=True)
-class RabbitmqUse:
-    """The service's virtual host."""
-
-    endpoint: Endpoint
-    credentials: Credentials
-    vhost: str
-    required: bool = True
-
-
-@dataclass(frozen=True)
-class ConsulUse:
-    """Consul, with the service's own token."""
-
-    endpoint: Endpoint
-    credentials: Credentials
-    required: bool = False
+    def edge(self, client: Workload) -> Edge:
+        """The connection that `client` makes: it is ready without the other one."""
+        return Edge(client, self.server, self.port, Transport.PLAIN, UNENCRYPTED, required=False)
 
 
 @dataclass(frozen=True)
@@ -75,75 +53,58 @@ class Issuer:
     jwks_url: str
     audience: str = AUDIENCE
     scopes: tuple[str, ...] = ()
-    namespaces: tuple[pulumi.Input[str], ...] = ()
-    operator: pulumi.Input[str] | None = None
+    namespaces: tuple[str, ...] = ()
+    operator: str | None = None
     operator_scopes: tuple[str, ...] = ()
     in_cluster: bool = True
 
 
 @dataclass(frozen=True)
 class ServiceArgs:
-    """A microservice. `command` are the arguments of the image's Python; `ca` the ConfigMap with the stack's CA."""
+    """A microservice. `command` are the arguments of the image's Python; `ca` the ConfigMap with the stack's CA.
+
+    `rolled_by` are digests of what the pods read once from what they mount: a change rolls them.
+    """
 
     at: Placement
     image: pulumi.Input[str]
     command: tuple[str, ...]
     profile: str
-    ca: pulumi.Input[str]
+    ca: str
     replicas: int = 1
     resources: Resources = field(default_factory=lambda: Resources(cpu_m=50, memory_mib=160))
-    postgres: PostgresUse | None = None
-    redis: RedisUse | None = None
-    rabbitmq: RabbitmqUse | None = None
-    consul: ConsulUse | None = None
-    registry_url: pulumi.Input[str] | None = None
+    uses: tuple[Use, ...] = ()
+    calls: tuple[Call, ...] = ()
+    registry_url: str | None = None
     issuers: tuple[Issuer, ...] = ()
     version: str | None = None
     port: int = HTTP_PORT
+    rolled_by: tuple[pulumi.Input[str], ...] = ()
 
     def __post_init__(self) -> None:
+        refuse(self._problems())
+
+    def _problems(self) -> Iterator[str]:
         if self.replicas < 1:
-            raise ValueError(f"replicas is {self.replicas}: a service needs at least 1; remove its entry to stop it")
+            yield f"replicas is {self.replicas}: a service needs at least 1; remove its entry to stop it"
         if not self.command:
-            raise ValueError("command is empty: name the module to run, such as [-m, demo.user_service]")
+            yield "command is empty: name the module to run, such as [-m, demo.user_service]"
+        if not 1024 <= self.port <= 65535:
+            yield f"port is {self.port}: use 1024 to 65535, which need no privilege"
+        if self.port == METRICS_PORT:
+            yield f"port is {self.port}, where every service offers its metrics: choose another one, such as {HTTP_PORT}"
 
 
-def uses(args: ServiceArgs) -> dict[str, PostgresUse | RedisUse | RabbitmqUse | ConsulUse]:
-    """The engines that the service uses, by name."""
-    engines = {"postgres": args.postgres, "redis": args.redis, "rabbitmq": args.rabbitmq, "consul": args.consul}
-    return {name: use for name, use in engines.items() if use is not None}
+def describe(name: str, args: ServiceArgs) -> Description:
+    """Its pods, and who they call. In a rolling update each new pod may meet an old one that is still finishing its requests."""
+    client = args.at.workload(name)
+    edges = (*(use.edge(client) for use in args.uses), *(call.edge(client) for call in args.calls))
+    return Description((client,), edges, Demand((PodShape((args.resources,), pods=2 * args.replicas),)))
 
 
-def engine_settings(name: str, use: PostgresUse | RedisUse | RabbitmqUse | ConsulUse) -> dict[str, pulumi.Input[object]]:
-    """One engine's section of settings.json."""
-    ca = None if use.endpoint.ca is None else f"{ROOT}/ca.crt"
-    if isinstance(use, ConsulUse):
-        scheme = "http" if use.endpoint.ca is None else "https"
-        address = pulumi.Output.format("{0}://{1}:{2}", scheme, use.endpoint.host, use.endpoint.port)
-        return {"address": address, "ca": ca, "token_file": f"{ROOT}/{name}/token", "required": use.required}
-    own: dict[str, pulumi.Input[object]]
-    match use:
-        case PostgresUse():
-            own = {"database": use.database}
-        case RedisUse():
-            own = {"key_prefix": use.key_prefix}
-        case RabbitmqUse():
-            own = {"vhost": use.vhost}
-    return {
-        "host": use.endpoint.host,
-        "port": use.endpoint.port,
-        "ca": ca,
-        "credentials": f"{ROOT}/{name}",
-        "required": use.required,
-        **own,
-    }
-
-
-def issuer_settings(issuer: Issuer) -> dict[str, pulumi.Input[object]]:
+def issuer_settings(issuer: Issuer) -> dict[str, object]:
     """One issuer's entry of settings.json."""
-    subject_scopes: pulumi.Input[dict[str, list[str]]] = {}
-    if issuer.operator is not None:
-        subject_scopes = pulumi.Output.from_input(issuer.operator).apply(lambda subject: {subject: list(issuer.operator_scopes)})
+    subject_scopes = {} if issuer.operator is None else {issuer.operator: list(issuer.operator_scopes)}
     return {
         "issuer": issuer.issuer,
         "jwks_url": issuer.jwks_url,
@@ -156,9 +117,9 @@ def issuer_settings(issuer: Issuer) -> dict[str, pulumi.Input[object]]:
     }
 
 
-def settings(name: str, args: ServiceArgs) -> dict[str, pulumi.Input[object]]:
-    """settings.json of service `name`, as values that may still be outputs. Nothing in it is secret."""
-    sections: dict[str, pulumi.Input[object]] = {engine: engine_settings(engine, use) for engine, use in uses(args).items()}
+def settings(name: str, args: ServiceArgs) -> Mapping[str, object]:
+    """settings.json of service `name`. Nothing in it is secret."""
+    sections: dict[str, object] = {use.kind: {**use.settings, "required": use.required} for use in args.uses}
     if args.registry_url is not None:
         sections["registry"] = {"url": args.registry_url, "token_file": f"{ROOT}/token"}
     return {
@@ -172,16 +133,20 @@ def settings(name: str, args: ServiceArgs) -> dict[str, pulumi.Input[object]]:
     }
 
 
-def secret_files(engine: str) -> list[core.v1.KeyToPathArgs]:
-    """The files of one engine's credentials, in a folder of their own."""
-    keys = ("token",) if engine == "consul" else ("username", "password")
-    return [core.v1.KeyToPathArgs(key=key, path=f"{engine}/{key}") for key in keys]
+def secret_files(use: Use) -> list[core.v1.KeyToPathArgs]:
+    """The files of one credential, in a folder of their own."""
+    return [core.v1.KeyToPathArgs(key=file, path=f"{use.kind}/{file}") for file in use.credentials.files]
 
 
-def projected(args: ServiceArgs, config_map: pulumi.Input[str]) -> Mount:
+def settings_name(name: str) -> str:
+    """The ConfigMap with the settings of service `name`."""
+    return f"{name}-settings"
+
+
+def projected(name: str, args: ServiceArgs) -> Mount:
     """`/run/groundwork`: settings, CA, credentials and tokens as one read-only tree that the kubelet swaps whole."""
     sources = [
-        core.v1.VolumeProjectionArgs(config_map=core.v1.ConfigMapProjectionArgs(name=config_map)),
+        core.v1.VolumeProjectionArgs(config_map=core.v1.ConfigMapProjectionArgs(name=settings_name(name))),
         core.v1.VolumeProjectionArgs(
             config_map=core.v1.ConfigMapProjectionArgs(name=args.ca, items=[core.v1.KeyToPathArgs(key="ca.crt", path="ca.crt")])
         ),
@@ -189,8 +154,8 @@ def projected(args: ServiceArgs, config_map: pulumi.Input[str]) -> Mount:
             service_account_token=core.v1.ServiceAccountTokenProjectionArgs(audience=AUDIENCE, expiration_seconds=TOKEN_SECONDS, path="token")
         ),
         *(
-            core.v1.VolumeProjectionArgs(secret=core.v1.SecretProjectionArgs(name=use.credentials.secret, items=secret_files(engine)))
-            for engine, use in uses(args).items()
+            core.v1.VolumeProjectionArgs(secret=core.v1.SecretProjectionArgs(name=use.credentials.secret, items=secret_files(use)))
+            for use in args.uses
         ),
     ]
     if any(issuer.in_cluster for issuer in args.issuers):
@@ -236,9 +201,9 @@ def container(name: str, args: ServiceArgs, mounts: list[Mount]) -> core.v1.Cont
     )
 
 
-def deployment(name: str, args: ServiceArgs, config_map: pulumi.Input[str], content: pulumi.Input[str]) -> apps.v1.DeploymentSpecArgs:
+def deployment(name: str, args: ServiceArgs, content: pulumi.Input[str]) -> apps.v1.DeploymentSpecArgs:
     """A rolling update never takes a ready pod away before its successor is ready."""
-    mounts = [projected(args, config_map), workload.scratch("tmp", "/tmp", args.resources.scratch_mib)]  # noqa: S108 a mount, not a file
+    mounts = [projected(name, args), workload.scratch("tmp", "/tmp", args.resources.scratch_mib)]  # noqa: S108 a mount, not a file
     return apps.v1.DeploymentSpecArgs(
         replicas=args.replicas,
         revision_history_limit=3,
@@ -250,12 +215,11 @@ def deployment(name: str, args: ServiceArgs, config_map: pulumi.Input[str], cont
         template=workload.pod(
             name,
             args.at,
-            container=container(name, args, mounts),
+            containers=[container(name, args, mounts)],
             uid=UID,
             gid=UID,
             mounts=mounts,
             content=content,
-            service_account=name,
             replicas=args.replicas,
             grace_seconds=GRACE_SECONDS,
         ),
@@ -270,39 +234,27 @@ def front(name: str, args: ServiceArgs) -> core.v1.ServiceSpecArgs:
     )
 
 
-def demand(resources: Resources, replicas: int) -> Demand:
-    """What a service needs at most: its replicas and the extra pod of a rolling update."""
-    return Demand.of(resources, replicas + 1)
-
-
 class Service(pulumi.ComponentResource):
-    """A microservice. Outputs: `endpoint` and `url`, as callers in the cluster reach it."""
+    """A microservice. Output: `endpoint`, as callers in the cluster reach it."""
 
     endpoint: Endpoint
-    url: pulumi.Output[str]
 
     def __init__(self, name: str, args: ServiceArgs, *, provider: Provider, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("groundwork:app:Service", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self, provider=provider)
-
-        rendered = pulumi.Output.json_dumps(settings(name, args), sort_keys=True, indent=1)
-        config_map = core.v1.ConfigMap(
-            name, metadata=labels.metadata(f"{name}-settings", name, args.at), data={"settings.json": rendered}, opts=child
-        )
-        account = core.v1.ServiceAccount(name, metadata=labels.metadata(name, name, args.at), automount_service_account_token=False, opts=child)
-        content = workload.digest(rendered, *(use.credentials.digest for use in uses(args).values()))
-        service = core.v1.Service(name, metadata=labels.metadata(name, name, args.at), spec=front(name, args), opts=child)
+        child = options.children(self, provider)
+        at = args.at
+        rendered = json.dumps(settings(name, args), sort_keys=True, indent=1)
+        config_map = core.v1.ConfigMap(name, metadata=labels.metadata(settings_name(name), name, at), data={"settings.json": rendered}, opts=child())
+        account = engine.service_account(name, at, child)
+        core.v1.Service(name, metadata=labels.metadata(name, name, at), spec=front(name, args), opts=child())
         apps.v1.Deployment(
             name,
-            metadata=labels.metadata(name, name, args.at),
-            spec=deployment(name, args, config_map.metadata.name.apply(str), content),
-            opts=pulumi.ResourceOptions(parent=self, provider=provider, depends_on=[account]),
+            metadata=labels.metadata(name, name, at),
+            spec=deployment(name, args, workload.digest(rendered, *args.rolled_by)),
+            opts=child(depends_on=[config_map, account]),
         )
         if args.replicas > 1:
-            policy.v1.PodDisruptionBudget(
-                name, metadata=labels.metadata(name, name, args.at), spec=workload.disruption_budget(name, args.at.stack), opts=child
-            )
-        host = pulumi.Output.format("{0}.{1}.svc", service.metadata.name, args.at.namespace)
-        self.endpoint = Endpoint(host=host, port=args.port, ca=None)
-        self.url = pulumi.Output.format("http://{0}:{1}", host, args.port)
-        self.register_outputs({"url": self.url})
+            budget = workload.disruption_budget(name, at.stack)
+            policy.v1.PodDisruptionBudget(name, metadata=labels.metadata(name, name, at), spec=budget, opts=child())
+        self.endpoint = Endpoint(at.host(name), args.port, None)
+        self.register_outputs({"url": f"http://{self.endpoint.host}:{args.port}"})

@@ -1,14 +1,34 @@
-"""The program that Pulumi runs: read the stack file, look at the cluster, register everything."""
+"""The program that Pulumi runs: read the stack file, ask the cluster, refuse what cannot be, register everything."""
 
 from __future__ import annotations
 
 import pulumi
 
-from stacks import platform, preflight, settings
+from stacks import platform, stackfile
+from stacks.catalog import ENGINES
+from stacks.cluster import headroom
+from stacks.cluster.changes import Wanted, WantedEngine, problems
+from stacks.cluster.read import read
+from stacks.settings import StackSettings
+
+
+def wanted(stack: str, settings: StackSettings) -> Wanted:
+    """What the stack file asks for, as far as a running stack may stand against it."""
+    engines = {
+        kind.name: WantedEngine(kind.servers(settings.engine(kind.name)), settings.engine(kind.name).storage_gib, settings.images.of(kind.name))
+        for kind in ENGINES.values()
+    }
+    return Wanted(settings.namespace_of(stack), settings.cluster.storage_class, settings.rotation, engines)
 
 
 def deploy() -> None:
     """Deploys the current stack. Raises InvalidStackFile or UnusableCluster before anything is registered."""
-    stack, chosen = pulumi.get_stack(), settings.load()
-    preflight.check(chosen.cluster.context, f"Pulumi.{stack}.yaml")
-    platform.build(stack, chosen)
+    stack, settings = pulumi.get_stack(), stackfile.load()
+    file = f"Pulumi.{stack}.yaml"
+    namespace = settings.namespace_of(stack)
+    facts = read(settings.cluster.context, file, namespace)
+    if found := problems(stack, wanted(stack, settings), facts):
+        raise stackfile.refusal(found)
+    for warning in facts.warnings:
+        pulumi.log.warn(warning)
+    platform.build(stack, settings, facts, raise_quota=headroom.hook(settings.cluster.context, namespace))

@@ -15,18 +15,22 @@ from typing import cast
 
 import pulumi
 
-from components import certificates, versions
-from components.contracts import Edge, Outside, Workload
-from components.workload import Demand
+from components import certificates
+from components.lib import accounts
+from components.lib.contracts import Edge, Outside, Transport, Workload
+from components.lib.description import Demand
 from stacks import platform
+from stacks.catalog import ENGINES
+from stacks.cluster.facts import QUESTIONS, ClusterFacts, assumed
 from stacks.recording import Graph, Registered, record
-from stacks.settings import StackSettings, read
+from stacks.settings import StackSettings
+from stacks.stackfile import read
 
 
-def planned(stack: str, settings: StackSettings) -> tuple[Graph, platform.Built]:
-    """What the program would register, and what it knows of it."""
+def planned(stack: str, settings: StackSettings, facts: ClusterFacts | None = None) -> tuple[Graph, platform.Built]:
+    """What the program would register on a cluster, by default an assumed one, and what it knows of it."""
     built: list[platform.Built] = []
-    graph = record(lambda: built.append(platform.build(stack, settings)), stack=stack)
+    graph = record(lambda: built.append(platform.build(stack, settings, facts or assumed())), stack=stack)
     return graph, built[0]
 
 
@@ -58,46 +62,53 @@ def tree(graph: Graph) -> Iterator[str]:
 
 
 def edge_lines(edges: Iterable[Edge]) -> Iterator[str]:
-    """One line for each edge that is not a name look-up, in order of client and server."""
-    shown = [edge for edge in edges if edge.server.name != "dns"]
+    """One line for each edge that is not a name look-up, in order of client and server, and the reasons of those that are plain."""
+    shown = [edge for edge in edges if not is_look_up(edge)]
     for edge in sorted(shown, key=lambda e: (e.client.name, e.server.name, e.port, e.protocol)):
-        how = "TLS" if edge.tls else "plain"
         need = "" if edge.required else ", works without"
-        yield f"  {edge.client.name:<22} -> {edge.server.name + ':' + str(edge.port) + '/' + edge.protocol:<26}{how}{need}"
+        yield f"  {edge.client.name:<22} -> {edge.server.name + ':' + str(edge.port) + '/' + edge.protocol:<26}{edge.transport}{need}"
+    for reason in sorted({edge.reason for edge in edges if edge.reason}):
+        yield f"  plain: {reason}"
+
+
+def is_look_up(edge: Edge) -> bool:
+    """Whether an edge is for names."""
+    return edge.server.name.startswith("dns")
 
 
 def picture(edges: Iterable[Edge]) -> str:
     """The edges as a Mermaid diagram, account Jobs, name look-ups and the API server left out for the eye's sake."""
-    hidden = {"dns", "kube-apiserver", "operators"}
     lines: list[str] = []
     for edge in edges:
-        ends = {edge.client.name, edge.server.name}
-        if ends & hidden or any(name.endswith("-accounts") for name in ends) or edge.client == edge.server:
+        client, server = edge.client, edge.server
+        if not (isinstance(client, Workload) and isinstance(server, Workload)) or client == server:
             continue
-        arrow = "-->|TLS|" if edge.tls else "-.->|HTTP|"
-        lines.append(f"  {edge.client.name} {arrow} {shape(edge.server)}")
+        if client.name in {accounts.workload_name(engine) for engine in ENGINES}:
+            continue
+        arrow = "-.->|HTTP|" if edge.transport is Transport.PLAIN else f"-->|{edge.transport}|"
+        lines.append(f"  {client.name} {arrow} {shape(server)}")
     return "\n".join(["flowchart LR", *sorted(set(lines))])
 
 
 def shape(peer: object) -> str:
     """A node of the picture: engines as cylinders, services as boxes."""
     name = peer.name if isinstance(peer, Workload | Outside) else str(peer)
-    return f"{name}[({name})]" if name in platform.ENGINES else name
+    return f"{name}[({name})]" if name in ENGINES else name
 
 
 def totals(demand: Demand) -> str:
     """The most that the stack asks of the cluster, as its quota says."""
     return (
-        f"{demand.pods} pods, cpu {demand.cpu_m / 1000:.2f} (limit {demand.cpu_limit_m / 1000:.2f}), "
-        f"memory {demand.memory_mib / 1024:.2f} GiB, volumes {demand.storage_gib} GiB in {demand.claims} claims"
+        f"{demand.pods} pods, cpu {demand.sum('cpu_m') / 1000:.2f} (limit {demand.sum('cpu_limit_m') / 1000:.2f}), "
+        f"memory {demand.sum('memory_mib') / 1024:.2f} GiB, volumes {demand.storage_gib} GiB in {demand.claims} claims"
     )
 
 
 def support(today: date) -> Iterator[str]:
     """Days left for everything that has a published end."""
-    for name, image in (("postgres", versions.POSTGRES), ("redis", versions.REDIS), ("rabbitmq", versions.RABBITMQ), ("consul", versions.CONSUL)):
-        if image.end_of_support is not None:
-            yield f"  {name:<10} {image.reference}: {(image.end_of_support - today).days} days of support left"
+    for kind in ENGINES.values():
+        if kind.image.end_of_support is not None:
+            yield f"  {kind.name:<10} {kind.image.reference}: {(kind.image.end_of_support - today).days} days of support left"
     leaf, renew = certificates.LEAF_HOURS // 24, certificates.LEAF_RENEWAL_HOURS // 24
     yield f"  certificates: issued now they have {leaf} days left; any `pulumi up` in their last {renew} days renews them"
 
@@ -112,6 +123,8 @@ def report(stack: str, settings: StackSettings) -> Iterator[str]:
     yield from edge_lines(built.edges)
     yield "\nTime left:"
     yield from support(datetime.now(UTC).date())
+    yield "\nA plan asks no cluster. `pulumi up` asks it for, and refuses what does not fit:"
+    yield from (f"  {question}" for question in QUESTIONS)
     yield f"\nAt most, rolling updates included: {totals(built.demand)}"
     yield f"{len(graph.resources)} resources in {len(graph.components())} components. Next: pulumi up --stack {stack}"
 

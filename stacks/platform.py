@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import pulumi
 from pulumi_kubernetes import Provider, core
 
-from components import consul, labels, service, versions
-from components import operator as operators
+from components import service
 from components.certificates import Certificates, CertificatesArgs, Server
-from components.consul import Consul
-from components.contracts import Edge, Endpoint, Placement
 from components.image import Image, ImageArgs
+from components.lib import labels, versions
+from components.lib.contracts import Edge, Placement, Workload
+from components.lib.description import Demand, together
+from components.lib.engine import Found
 from components.namespace import Namespace, NamespaceArgs
 from components.network import Network, NetworkArgs
-from components.operator import Operator, OperatorArgs
-from components.postgres import Postgres
-from components.quota import Quota, QuotaArgs, largest
-from components.rabbitmq import RabbitMQ
-from components.redis import Redis
-from components.service import ConsulUse, Issuer, PostgresUse, RabbitmqUse, RedisUse, Service, ServiceArgs
-from components.workload import Demand, Resources
-from stacks import edges, engines, outputs
+from components.operator_account import OperatorAccount, OperatorAccountArgs
+from components.quota import Quota, QuotaArgs, Room
+from components.retirement import Retirement
+from components.service import Service
+from stacks import edges, outputs, services
+from stacks.catalog import ENGINES
+from stacks.cluster.effective import effective
+from stacks.cluster.facts import ClusterFacts
+from stacks.kind import Given, part
+from stacks.services import Shared
 from stacks.settings import StackSettings
-
-ENGINES = ("postgres", "redis", "rabbitmq", "consul")
-# What a ServiceAccount may do with the platform's APIs: everything that concerns the service it is, and reading.
-SERVICE_ACCOUNT_SCOPES = ("registry:read", "registry:write", "config:read")
 
 
 @dataclass(frozen=True)
@@ -36,85 +36,71 @@ class Built:
 
     edges: tuple[Edge, ...]
     demand: Demand
+    services: Mapping[str, service.ServiceArgs]
 
 
-def build(stack: str, settings: StackSettings) -> Built:
-    """Registers everything that the stack is made of."""
-    provider = kubernetes(stack, settings)
+def build(stack: str, settings: StackSettings, facts: ClusterFacts, *, raise_quota: pulumi.ResourceHook | None = None) -> Built:
+    """Registers everything that the stack is made of. `raise_quota` makes room before anything is deployed; a plan needs none."""
+    provider = kubernetes(settings, facts)
+    cluster = effective(settings.cluster, facts)
 
     namespace = Namespace("namespace", namespace_args(stack, settings), provider=provider)
     within = pulumi.ResourceOptions(depends_on=[namespace])
-    at = Placement(stack, namespace.name, settings.cluster.domain, settings.cluster.storage_class)
+    at = Placement(stack, settings.namespace_of(stack), namespace.name, settings.cluster.domain, settings.cluster.storage_class)
     at = replace(at, pull_secrets=pull_secret(settings, at, provider, within))
     runtime = runtime_image(settings)
-    servers = (*(Server(name) for name in ENGINES if name != "consul"), Server("consul", (consul.SERVER_SAN,)))
-    certificates = Certificates("certificates", CertificatesArgs(at, servers), provider=provider, opts=within)
-    operator = Operator("operator", OperatorArgs(at), provider=provider, opts=within)
-    issuer = cluster_issuer(settings, at, operator)
-    each = engines.arguments(settings, at, runtime, certificates.tls)
+    certificates = Certificates("certificates", certificates_args(settings, at), provider=provider, opts=within)
+    OperatorAccount("operator", OperatorAccountArgs(at), provider=provider, opts=within)
 
-    every_edge = edges.all_edges(settings, each.edges())
-    network = Network("network", NetworkArgs(at, every_edge), provider=provider, opts=within)
-    demand, sizes = needs(settings, each)
-    quota = Quota("quota", QuotaArgs(at, demand, sizes), provider=provider, opts=within)
+    given = Given(at, runtime, certificates.tls, found(facts))
+    engines = {kind.name: part(kind, settings, given) for kind in ENGINES.values()}
+    shared = Shared(at, runtime, certificates.ca, services.issuer(cluster, at), settings.profile)
+    http = services.arguments(settings, shared, engines)
 
-    inside = pulumi.ResourceOptions(depends_on=[namespace, network, quota, certificates])
-    postgres = Postgres("postgres", each.postgres, provider=provider, opts=inside)
-    redis = Redis("redis", each.redis, provider=provider, opts=inside)
-    rabbitmq = RabbitMQ("rabbitmq", each.rabbitmq, provider=provider, opts=inside)
-    consuls = Consul("consul", each.consul, provider=provider, opts=inside)
-    by_name = {"postgres": postgres, "redis": redis, "rabbitmq": rabbitmq, "consul": consuls}
+    whole = together([*(engine.describe() for engine in engines.values()), *(service.describe(name, args) for name, args in http.items())])
+    offered = [(at.workload(name), args.port) for name, args in http.items()]
+    every_edge = (
+        *whole.edges,
+        *edges.of_names(cluster, edges.clients(whole.edges)),
+        *edges.of_token_keys(cluster, [workload for workload, _ in offered]),
+        *edges.of_operators(settings.cluster.operator_cidrs, offered, engine_ports(whole.edges, at)),
+    )
+    network = Network("network", NetworkArgs(at, every_edge, cluster.network_plugin), provider=provider, opts=within)
+    needed = QuotaArgs(at, whole.demand)
+    room = Room("room", needed, raise_quota=raise_quota, provider=provider, opts=within)
 
-    ready = pulumi.ResourceOptions(depends_on=[namespace, network, quota, *(engine.ready for engine in by_name.values())])
-    running: dict[str, Endpoint] = {}
-    for name, entry in (("registry", settings.registry), ("config", settings.config)):
-        use = ConsulUse(consuls.endpoint, consuls.credentials[name], required=True)
-        args = replace(common(settings, at, runtime, certificates.ca, issuer), command=("-m", "app", name), consul=use)
-        args = replace(args, replicas=entry.replicas, resources=engines.resources(entry.resources), version=versions.GROUNDWORK)
-        running[name] = Service(name, args, provider=provider, opts=ready).endpoint
-    registered = pulumi.Output.format("http://{0}:{1}", running["registry"].host, running["registry"].port)
-
-    for name, entry in sorted(settings.services.items()):
-        args = replace(
-            common(settings, at, entry.image or runtime, certificates.ca, issuer),
-            command=entry.command,
-            port=entry.port,
-            replicas=entry.replicas,
-            resources=engines.resources(entry.resources),
-            registry_url=registered,
-            consul=ConsulUse(consuls.endpoint, consuls.credentials[name]),
-        )
-        required = {engine: engine not in entry.optional for engine in entry.uses}
-        if "postgres" in required:
-            use = PostgresUse(postgres.endpoint, postgres.credentials[name], engines.database(name), required["postgres"])
-            args = replace(args, postgres=use)
-        if "redis" in required:
-            use = RedisUse(redis.endpoint, redis.credentials[name], engines.key_prefix(name), required["redis"])
-            args = replace(args, redis=use)
-        if "rabbitmq" in required:
-            args = replace(args, rabbitmq=RabbitmqUse(rabbitmq.endpoint, rabbitmq.credentials[name], name, required["rabbitmq"]))
-        running[name] = Service(name, args, provider=provider, opts=ready).endpoint
+    fenced: list[pulumi.Resource] = [namespace, network, room, certificates]
+    running = {name: engine.build(provider, pulumi.ResourceOptions(depends_on=fenced)) for name, engine in engines.items()}
+    deployed: dict[str, Service] = {}
+    for name, args in http.items():
+        used = [running[use.kind] for use in args.uses]
+        rolled_by = (certificates.ca_digest, *(engine.digests[name] for engine in used))
+        ready = pulumi.ResourceOptions(depends_on=[*fenced, *(resource for engine in used for resource in engine.ready)])
+        deployed[name] = Service(name, replace(args, rolled_by=rolled_by), provider=provider, opts=ready)
+    rolled = pulumi.ResourceOptions(depends_on=list(deployed.values()))
+    retired = [Retirement(f"{name}-retirement", engine.accounts, provider=provider, opts=rolled) for name, engine in running.items()]
+    Quota("quota", needed, provider=provider, opts=pulumi.ResourceOptions(depends_on=[*running.values(), *deployed.values(), *retired]))
 
     outputs.export(
         stack=stack,
         namespace=namespace.name,
-        ca=certificates.ca,
-        ca_pem=certificates.ca_pem,
-        engines={name: outputs.Engine(engine.endpoint, engine.credentials) for name, engine in by_name.items()},
-        services=running,
+        certificates=certificates,
+        engines={name: outputs.EngineOutputs(engine.endpoint, part_credentials(http, name)) for name, engine in running.items()},
+        services={name: made.endpoint for name, made in deployed.items()},
+        runtime_image=runtime,
     )
-    return Built(every_edge, demand)
+    return Built(every_edge, whole.demand, http)
 
 
-def kubernetes(stack: str, settings: StackSettings) -> Provider:
+def kubernetes(settings: StackSettings, facts: ClusterFacts) -> Provider:
     """The one provider: a context by name, never the kubeconfig's current one, and nothing of the kubeconfig in the state."""
     return Provider(
         "kubernetes",
         # An empty kubeconfig means the environment's; the SDK would otherwise copy its path into the state (pulumi-kubernetes#3217).
         kubeconfig="",
         context=settings.cluster.context,
-        # A renewed kubeconfig must not replace every object (pulumi-kubernetes#2745).
-        cluster_identifier=f"{settings.cluster.context}/{stack}",
+        # What a cluster is, whatever a kubeconfig calls it: a renamed context must not replace every object (pulumi-kubernetes#2745).
+        cluster_identifier=facts.uid,
         enable_config_map_mutable=True,
         enable_secret_mutable=True,
     )
@@ -122,7 +108,41 @@ def kubernetes(stack: str, settings: StackSettings) -> Provider:
 
 def namespace_args(stack: str, settings: StackSettings) -> NamespaceArgs:
     """The namespace of the stack."""
-    return NamespaceArgs(settings.namespace_of(stack), stack, settings.cluster.pod_security_version, settings.retain_data)
+    return NamespaceArgs(
+        settings.namespace_of(stack),
+        stack,
+        settings.cluster.pod_security_version,
+        rotation=settings.rotation,
+        retain_data=settings.retain_data,
+    )
+
+
+def certificates_args(settings: StackSettings, at: Placement) -> CertificatesArgs:
+    """A certificate for each engine."""
+    servers = tuple(Server(kind.name, kind.dns_names) for kind in ENGINES.values())
+    return CertificatesArgs(at, servers, settings.certificates.authority, settings.certificates.trusted)
+
+
+def found(facts: ClusterFacts) -> dict[str, Found]:
+    """What the cluster already has of each engine: the Secret that opens its volumes, and the Jobs that it has seen succeed."""
+    return {
+        kind: Found({key: value.get_secret_value() for key, value in facts.kept.get(f"{kind}-secrets", {}).items()}, facts.done_jobs)
+        for kind in ENGINES
+    }
+
+
+def engine_ports(every: tuple[Edge, ...], at: Placement) -> list[tuple[Workload, int]]:
+    """The ports of the engines that anybody calls."""
+    servers = {at.workload(kind) for kind in ENGINES}
+    called = {
+        (edge.server, edge.port) for edge in every if isinstance(edge.server, Workload) and edge.server in servers and edge.client != edge.server
+    }
+    return sorted(called, key=lambda offered: (offered[0].name, offered[1]))
+
+
+def part_credentials(http: Mapping[str, service.ServiceArgs], kind: str) -> dict[str, str]:
+    """The name of each service's credentials for one engine."""
+    return {name: use.credentials.secret for name, args in http.items() for use in args.uses if use.kind == kind}
 
 
 def pull_secret(settings: StackSettings, at: Placement, provider: Provider, opts: pulumi.ResourceOptions) -> tuple[pulumi.Input[str], ...]:
@@ -141,32 +161,7 @@ def pull_secret(settings: StackSettings, at: Placement, provider: Provider, opts
 
 def runtime_image(settings: StackSettings) -> pulumi.Input[str]:
     """The image of the platform's own services: the given one, or the built one by its digest."""
-    if settings.images.build is None:
+    build = settings.images.build
+    if build is None:
         return settings.images.runtime or ""  # the settings allow no third case
-    return Image("runtime-image", ImageArgs(settings.images.build.repository, versions.GROUNDWORK)).reference
-
-
-def cluster_issuer(settings: StackSettings, at: Placement, operator: Operator) -> Issuer:
-    """The cluster as an issuer: the stack's ServiceAccounts own the services of their names, and the operator's may do more."""
-    return Issuer(
-        settings.cluster.issuer,
-        settings.cluster.jwks_url,
-        scopes=SERVICE_ACCOUNT_SCOPES,
-        namespaces=(at.namespace,),
-        operator=operator.subject,
-        operator_scopes=operators.SCOPES,
-    )
-
-
-def common(settings: StackSettings, at: Placement, image: pulumi.Input[str], ca: pulumi.Input[str], issuer: Issuer) -> ServiceArgs:
-    """What every service has: the profile, the CA, and the cluster as an issuer of tokens."""
-    return ServiceArgs(at, image, ("-m", "app"), settings.profile, ca, issuers=(issuer,))
-
-
-def needs(settings: StackSettings, each: engines.Engines) -> tuple[Demand, Resources]:
-    """What everything in the namespace needs together, and the largest of its pods."""
-    entries = (settings.registry, settings.config, *settings.services.values())
-    services = [(engines.resources(entry.resources), entry.replicas) for entry in entries]
-    total = sum((service.demand(size, replicas) for size, replicas in services), start=each.demand())
-    sizes = (each.postgres.resources, each.redis.resources, each.rabbitmq.resources, each.consul.resources)
-    return total, largest([*sizes, *(size for size, _ in services)])
+    return Image("runtime-image", ImageArgs(build.repository, versions.GROUNDWORK, build.platform)).reference

@@ -9,6 +9,7 @@ Pulumi's mock monitor sees every registration with its parent, provider, options
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -33,6 +34,7 @@ class Registered:
     inputs: dict[str, Any]
     secret_paths: tuple[str, ...]
     protect: bool
+    retain: bool
     custom: bool
     delete_before_replace: bool
     dependencies: tuple[str, ...]
@@ -109,13 +111,18 @@ def generated(type_: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
         case "PrivateKey":
             return {"privateKeyPem": f"private-{name}", "publicKeyPem": f"public-{name}", "privateKeyPemPkcs8": f"private8-{name}"}
         case "SelfSignedCert" | "LocallySignedCert":
-            return {"certPem": f"cert-{name}", "validityEndTime": "2027-02-01T00:00:00Z"}
+            return {"certPem": pem(f"cert-{name}"), "validityEndTime": "2027-02-01T00:00:00Z"}
         case "CertRequest":
             return {"certRequestPem": f"request-{name}"}
         case "Image":
             return {"repoDigest": f"{inputs.get('imageName', name)}@sha256:{'0' * 64}"}
         case _:
             return {}
+
+
+def pem(content: str) -> str:
+    """Something in the form of a certificate."""
+    return f"-----BEGIN CERTIFICATE-----\n{base64.b64encode(content.encode()).decode()}\n-----END CERTIFICATE-----\n"
 
 
 class _Values(mocks.Mocks):
@@ -144,6 +151,7 @@ class _Monitor(mocks.MockMonitor):
                     inputs=cast("dict[str, Any]", plain(rpc.deserialize_properties(request.object))),
                     secret_paths=tuple(secret_paths(request.object)),
                     protect=request.protect,
+                    retain=request.retainOnDelete,
                     custom=request.custom,
                     delete_before_replace=request.deleteBeforeReplace,
                     dependencies=tuple(request.dependencies),

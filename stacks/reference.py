@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from stacks import plan
-from stacks.settings import FOLDER, StackSettings, read
+from stacks.settings import StackSettings
+from stacks.stackfile import FOLDER, read
 
 PICTURE = re.compile(r"(?<=<!-- picture: written by `python -m stacks.reference` -->\n)```mermaid\n.*?```\n", re.DOTALL)
 

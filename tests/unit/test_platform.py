@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from components import labels, network
-from components.contracts import Workload
+from components.lib.contracts import Workload
 from stacks import platform
 from stacks.plan import planned
 from stacks.settings import StackSettings, read

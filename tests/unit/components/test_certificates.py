@@ -10,7 +10,7 @@ import pytest
 
 from components import certificates
 from components.certificates import Certificates, CertificatesArgs, Server
-from components.contracts import Placement
+from components.lib.contracts import Placement
 from tests.unit.recording import Graph, record
 
 AT = Placement(stack="dev", namespace="groundwork-dev", cluster_domain="cluster.local")

@@ -11,7 +11,7 @@ import pytest
 
 from components import consul, stateful
 from components.consul import ConsulClient, ConsulRole
-from components.contracts import Protocol, Workload
+from components.lib.contracts import Protocol, Workload
 from tests.unit.components import engines
 
 

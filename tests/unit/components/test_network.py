@@ -5,7 +5,7 @@ from __future__ import annotations
 import pulumi_kubernetes as k8s
 
 from components import network
-from components.contracts import ClusterPods, Edge, Outside, Placement, Protocol, Workload
+from components.lib.contracts import ClusterPods, Edge, Outside, Placement, Protocol, Workload
 from components.network import NetworkArgs
 from tests.unit.recording import record
 

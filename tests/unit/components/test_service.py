@@ -11,7 +11,7 @@ import pulumi_kubernetes as k8s
 import pytest
 
 from components import service
-from components.contracts import Credentials, Endpoint, Placement
+from components.lib.contracts import Credentials, Endpoint, Placement
 from components.service import ConsulUse, Issuer, PostgresUse, RabbitmqUse, RedisUse, Service, ServiceArgs
 from groundwork import settings as runtime
 from tests.unit.recording import Graph, record

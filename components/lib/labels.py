@@ -5,15 +5,20 @@ https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import pulumi
 from pulumi_kubernetes import meta
 
-from components.contracts import Placement
+from components.lib.contracts import Placement
 
 NAME = "app.kubernetes.io/name"
 INSTANCE = "app.kubernetes.io/instance"
 PART_OF = "app.kubernetes.io/part-of"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 
+KEEP = "groundwork/keep"  # label of Secrets that open a volume: what they hold is used again as long as they are there
+ROTATION = "groundwork/rotation"  # annotation of the namespace: the generation of credentials that is in use
 CONTENT_HASH = "groundwork/content-hash"  # pod annotation: pods roll when what they mount changes
 
 
@@ -27,6 +32,18 @@ def labels(name: str, stack: str) -> dict[str, str]:
     return {**selector(name, stack), PART_OF: "groundwork", MANAGED_BY: "pulumi"}
 
 
-def metadata(object_name: str, workload: str, at: Placement) -> meta.v1.ObjectMetaArgs:
-    """Metadata of the namespaced object `object_name` that belongs to `workload`."""
-    return meta.v1.ObjectMetaArgs(name=object_name, namespace=at.namespace, labels=labels(workload, at.stack))
+def metadata(
+    object_name: pulumi.Input[str],
+    workload: str,
+    at: Placement,
+    *,
+    annotations: Mapping[str, str] | None = None,
+    more: Mapping[str, str] | None = None,
+) -> meta.v1.ObjectMetaArgs:
+    """Metadata of the namespaced object `object_name` that belongs to `workload`, with `more` labels."""
+    return meta.v1.ObjectMetaArgs(
+        name=object_name,
+        namespace=at.namespace if at.created is None else at.created,
+        labels={**labels(workload, at.stack), **(more or {})},
+        annotations=annotations,
+    )

@@ -1,24 +1,27 @@
-"""What the stateful engines have in common: their two Services, the StatefulSet and its volumes, and where certificates lie in a pod."""
+"""What stateful servers have in common: their two Services, the StatefulSet, its claims, and where certificates lie in a pod."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pulumi
 from pulumi_kubernetes import apps, core, meta
 
-from components import labels, workload
-from components.contracts import Placement, Protocol, ServerTls
-from components.workload import Mount
+from components.lib import labels, workload
+from components.lib.contracts import Placement, Protocol, ServerTls
+from components.lib.workload import Mount
 
 TLS = "/run/groundwork/tls"
 CA = "/run/groundwork/ca"
+MAX_STORAGE_GIB = 65536  # what the largest volumes of the large clouds hold; beyond it a number is a slip of the pen
+
+# A claim waits for its first pod on storage classes that bind late (WaitForFirstConsumer), and the pod waits for the claim to exist.
+UNAWAITED = {"pulumi.com/skipAwait": "true"}
 
 
 @dataclass(frozen=True)
 class Port:
-    """A port of an engine, the same in the container and in its Services. `app_protocol` is what a mesh takes it for."""
+    """A port of a server, the same in the container and in its Services. `app_protocol` is what a mesh takes it for."""
 
     name: str
     number: int
@@ -55,16 +58,31 @@ def headless(name: str, at: Placement, ports: Sequence[Port]) -> core.v1.Service
     )
 
 
-def claim(at: Placement, storage_gib: int) -> core.v1.PersistentVolumeClaimArgs:
-    """A volume of its own for each pod."""
-    return core.v1.PersistentVolumeClaimArgs(
-        metadata=meta.v1.ObjectMetaArgs(name="data"),
-        spec=core.v1.PersistentVolumeClaimSpecArgs(
-            access_modes=["ReadWriteOnce"],
-            storage_class_name=at.storage_class,
-            resources=core.v1.VolumeResourceRequirementsArgs(requests={"storage": f"{storage_gib}Gi"}),
-        ),
+def pod_host(name: str, at: Placement, ordinal: int) -> str:
+    """The name of one pod of a StatefulSet, which stands in its certificate."""
+    return f"{name}-{ordinal}.{name}-headless.{at.namespace}.svc"
+
+
+def claim_spec(at: Placement, storage_gib: int) -> core.v1.PersistentVolumeClaimSpecArgs:
+    """A volume of its own for a pod."""
+    return core.v1.PersistentVolumeClaimSpecArgs(
+        access_modes=["ReadWriteOnce"],
+        storage_class_name=at.storage_class,
+        resources=core.v1.VolumeResourceRequirementsArgs(requests={"storage": f"{storage_gib}Gi"}),
     )
+
+
+def claims(name: str, at: Placement, storage_gib: int, replicas: int) -> dict[str, core.v1.PersistentVolumeClaimInitArgs]:
+    """The claim of each pod by its name, which is the one that the StatefulSet looks for.
+
+    They are objects of their own because a StatefulSet's templates cannot be changed: a claim can grow, and outlives its StatefulSet.
+    """
+    return {
+        f"data-{name}-{ordinal}": core.v1.PersistentVolumeClaimInitArgs(
+            metadata=labels.metadata(f"data-{name}-{ordinal}", name, at, annotations=UNAWAITED), spec=claim_spec(at, storage_gib)
+        )
+        for ordinal in range(replicas)
+    }
 
 
 def data_mount(path: str) -> core.v1.VolumeMountArgs:
@@ -73,9 +91,9 @@ def data_mount(path: str) -> core.v1.VolumeMountArgs:
 
 
 def stateful_set(
-    name: str, at: Placement, *, template: core.v1.PodTemplateSpecArgs, storage_gib: int, retain_data: bool, replicas: int = 1
+    name: str, at: Placement, *, template: core.v1.PodTemplateSpecArgs, storage_gib: int, replicas: int = 1
 ) -> apps.v1.StatefulSetSpecArgs:
-    """A StatefulSet with one claim for each pod. Its claims are deleted with it unless `retain_data`."""
+    """A StatefulSet whose pods take the claims of `claims`, and leave them behind."""
     return apps.v1.StatefulSetSpecArgs(
         service_name=f"{name}-headless",
         replicas=replicas,
@@ -85,20 +103,8 @@ def stateful_set(
         pod_management_policy="Parallel",
         selector=meta.v1.LabelSelectorArgs(match_labels=labels.selector(name, at.stack)),
         template=template,
-        volume_claim_templates=[claim(at, storage_gib)],
+        volume_claim_templates=[core.v1.PersistentVolumeClaimArgs(metadata=meta.v1.ObjectMetaArgs(name="data"), spec=claim_spec(at, storage_gib))],
         persistent_volume_claim_retention_policy=apps.v1.StatefulSetPersistentVolumeClaimRetentionPolicyArgs(
-            when_deleted="Retain" if retain_data else "Delete",
-            when_scaled="Retain",  # a smaller cluster may grow again
+            when_deleted="Retain", when_scaled="Retain"
         ),
     )
-
-
-def host(service_name: pulumi.Input[str], at: Placement) -> pulumi.Output[str]:
-    """The name by which pods of the cluster reach a Service, and which its certificate carries."""
-    return pulumi.Output.format("{0}.{1}.svc", service_name, at.namespace)
-
-
-def check_storage(engine: str, storage_gib: int) -> None:
-    """Raises ValueError for a volume that cannot be."""
-    if storage_gib < 1:
-        raise ValueError(f"{engine}.storage_gib is {storage_gib}: give the volume at least 1 GiB")

@@ -14,13 +14,18 @@ from hashlib import sha256
 import pulumi
 from pulumi_kubernetes import core, meta, policy
 
-from components import labels
-from components.contracts import Placement
+from components.lib import labels
+from components.lib.contracts import Placement
+
+ZONE = "topology.kubernetes.io/zone"
+NODE = "kubernetes.io/hostname"
+# The kubelet keeps five files of 10 MiB of each container's log (containerLogMaxSize, containerLogMaxFiles), and one grows beyond.
+LOG_MIB = 80
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one pod asks for and may use: CPU in millicores, memory and scratch space (/tmp and logs) in MiB.
+    """What one container asks for and may use: CPU in millicores, memory and scratch space (/tmp) in MiB.
 
     Memory is both request and limit, so that a pod is never killed for a neighbour's use. CPU may burst up to `cpu_limit_m`.
     """
@@ -36,48 +41,16 @@ class Resources:
         if self.cpu_limit_m < self.cpu_m:
             raise ValueError(f"cpu_limit_m is {self.cpu_limit_m}, below the request cpu_m={self.cpu_m}: raise the limit")
 
+    @property
+    def ephemeral_mib(self) -> int:
+        """Scratch space and, apart from it, room for what the container writes to its log: a full /tmp evicts nobody for its log."""
+        return self.scratch_mib + LOG_MIB
+
     def requirements(self) -> core.v1.ResourceRequirementsArgs:
         """The same as a container's `resources`."""
         return core.v1.ResourceRequirementsArgs(
-            requests={"cpu": f"{self.cpu_m}m", "memory": f"{self.memory_mib}Mi", "ephemeral-storage": f"{self.scratch_mib}Mi"},
-            limits={"cpu": f"{self.cpu_limit_m}m", "memory": f"{self.memory_mib}Mi", "ephemeral-storage": f"{self.scratch_mib}Mi"},
-        )
-
-
-@dataclass(frozen=True)
-class Demand:
-    """What the pods of a workload need of a namespace at most, a rolling update's extra pod included: the terms of a ResourceQuota."""
-
-    pods: int = 0
-    cpu_m: int = 0
-    cpu_limit_m: int = 0
-    memory_mib: int = 0
-    scratch_mib: int = 0
-    claims: int = 0
-    storage_gib: int = 0
-
-    @classmethod
-    def of(cls, resources: Resources, pods: int, *, claims: int = 0, claim_gib: int = 0) -> Demand:
-        """The demand of `pods` equal pods and `claims` volumes of `claim_gib` each."""
-        return cls(
-            pods=pods,
-            cpu_m=resources.cpu_m * pods,
-            cpu_limit_m=resources.cpu_limit_m * pods,
-            memory_mib=resources.memory_mib * pods,
-            scratch_mib=resources.scratch_mib * pods,
-            claims=claims,
-            storage_gib=claims * claim_gib,
-        )
-
-    def __add__(self, other: Demand) -> Demand:
-        return Demand(
-            pods=self.pods + other.pods,
-            cpu_m=self.cpu_m + other.cpu_m,
-            cpu_limit_m=self.cpu_limit_m + other.cpu_limit_m,
-            memory_mib=self.memory_mib + other.memory_mib,
-            scratch_mib=self.scratch_mib + other.scratch_mib,
-            claims=self.claims + other.claims,
-            storage_gib=self.storage_gib + other.storage_gib,
+            requests={"cpu": f"{self.cpu_m}m", "memory": f"{self.memory_mib}Mi", "ephemeral-storage": f"{self.ephemeral_mib}Mi"},
+            limits={"cpu": f"{self.cpu_limit_m}m", "memory": f"{self.memory_mib}Mi", "ephemeral-storage": f"{self.ephemeral_mib}Mi"},
         )
 
 
@@ -112,9 +85,10 @@ def container_security() -> core.v1.SecurityContextArgs:
     )
 
 
-def scratch(name: str, path: str, mib: int) -> Mount:
-    """An empty, writable folder that dies with the pod."""
-    volume = core.v1.VolumeArgs(name=name, empty_dir=core.v1.EmptyDirVolumeSourceArgs(size_limit=f"{mib}Mi"))
+def scratch(name: str, path: str, mib: int, *, in_memory: bool = False) -> Mount:
+    """An empty, writable folder that dies with the pod. One that is `in_memory` counts against the container's memory."""
+    source = core.v1.EmptyDirVolumeSourceArgs(size_limit=f"{mib}Mi", medium="Memory" if in_memory else None)
+    volume = core.v1.VolumeArgs(name=name, empty_dir=source)
     return Mount(volume, path, read_only=False)
 
 
@@ -167,52 +141,52 @@ def pod(
     name: str,
     at: Placement,
     *,
-    container: core.v1.ContainerArgs,
+    containers: Sequence[core.v1.ContainerArgs],
     uid: int,
     gid: int,
     mounts: Sequence[Mount],
     content: pulumi.Input[str] | None = None,
     init_containers: Sequence[core.v1.ContainerArgs] = (),
-    service_account: pulumi.Input[str] | None = None,
     replicas: int = 1,
+    apart: bool = False,
     grace_seconds: int = 30,
     restart_policy: str | None = None,
 ) -> core.v1.PodTemplateSpecArgs:
-    """The pod template of workload `name`: safe by default, with the volumes of `mounts`.
+    """The pod template of workload `name`, which runs as the ServiceAccount of its name: safe by default, with the volumes of `mounts`.
 
-    `content` is a digest of everything the pod mounts; the pods roll when it changes. The API server's token is never mounted
-    unasked: a workload that needs a token projects one.
+    `content` is a digest of everything the pod reads once; the pods roll when it changes. The API server's token is never mounted
+    unasked: a workload that needs a token projects one. Replicas that are `apart` never share a node.
     """
     return core.v1.PodTemplateSpecArgs(
         metadata=meta.v1.ObjectMetaArgs(
             labels=labels.labels(name, at.stack), annotations=None if content is None else {labels.CONTENT_HASH: content}
         ),
         spec=core.v1.PodSpecArgs(
-            service_account_name=service_account,
+            service_account_name=name,
             automount_service_account_token=False,
             enable_service_links=False,  # variables like POSTGRES_PORT would be read as settings by the images
             security_context=pod_security(uid, gid),
             image_pull_secrets=[core.v1.LocalObjectReferenceArgs(name=secret) for secret in at.pull_secrets] or None,
             init_containers=list(init_containers) or None,
-            containers=[container],
+            containers=list(containers),
             volumes=volumes(mounts),
-            topology_spread_constraints=spread(name, at.stack) if replicas > 1 else None,
+            topology_spread_constraints=spread(name, at.stack, apart=apart) if replicas > 1 else None,
             termination_grace_period_seconds=grace_seconds,
             restart_policy=restart_policy,
         ),
     )
 
 
-def spread(name: str, stack: str) -> list[core.v1.TopologySpreadConstraintArgs]:
-    """Replicas apart from each other, over zones and then nodes, as far as the cluster has them."""
+def spread(name: str, stack: str, *, apart: bool) -> list[core.v1.TopologySpreadConstraintArgs]:
+    """Replicas away from each other, over zones and then nodes, as far as the cluster has them; those that are `apart` never on one node."""
     return [
         core.v1.TopologySpreadConstraintArgs(
             topology_key=key,
             max_skew=1,
-            when_unsatisfiable="ScheduleAnyway",
+            when_unsatisfiable="DoNotSchedule" if apart and key == NODE else "ScheduleAnyway",
             label_selector=meta.v1.LabelSelectorArgs(match_labels=labels.selector(name, stack)),
         )
-        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+        for key in (ZONE, NODE)
     ]
 
 

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 import pulumi
 from pulumi_kubernetes import Provider, core
 
-from components import labels
-from components.contracts import Placement
+from components.lib import labels, options
+from components.lib.contracts import Placement
 
 NAME = "operator"
 SCOPES = ("config:write", "health:details", "registry:admin")
 
 
 @dataclass(frozen=True)
-class OperatorArgs:
+class OperatorAccountArgs:
     """The operator's account lives in the stack's namespace."""
 
     at: Placement
@@ -29,18 +29,18 @@ def subject(namespace: str) -> str:
     return f"system:serviceaccount:{namespace}:{NAME}"
 
 
-class Operator(pulumi.ComponentResource):
+class OperatorAccount(pulumi.ComponentResource):
     """The account. Output: `subject`, as its tokens name it."""
 
-    subject: pulumi.Output[str]
+    subject: str
 
-    def __init__(self, name: str, args: OperatorArgs, *, provider: Provider, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, args: OperatorAccountArgs, *, provider: Provider, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("groundwork:kubernetes:Operator", name, None, opts)
         core.v1.ServiceAccount(
             name,
             metadata=labels.metadata(NAME, name, args.at),
             automount_service_account_token=False,
-            opts=pulumi.ResourceOptions(parent=self, provider=provider),
+            opts=options.children(self, provider)(),
         )
-        self.subject = pulumi.Output.from_input(args.at.namespace).apply(subject)
+        self.subject = subject(args.at.namespace)
         self.register_outputs({"subject": self.subject})

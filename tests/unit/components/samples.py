@@ -11,7 +11,7 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from components.consul import Consul, ConsulArgs, ConsulClient, ConsulRole
-from components.contracts import Placement, ServerTls
+from components.lib.contracts import Placement, ServerTls
 from components.postgres import Postgres, PostgresArgs, PostgresClient
 from components.rabbitmq import RabbitMQ, RabbitmqArgs, RabbitmqClient
 from components.redis import Redis, RedisArgs, RedisClient

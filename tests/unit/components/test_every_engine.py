@@ -15,7 +15,7 @@ from components.consul import ConsulClient
 from components.postgres import PostgresClient
 from components.rabbitmq import RabbitmqClient
 from components.redis import RedisClient
-from components.workload import Resources
+from components.lib.workload import Resources
 from tests.unit.components import engines
 from tests.unit.components.engines import Args
 from tests.unit.recording import Graph
