@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pulumi
 
-from stacks import platform, preflight, settings
+from stacks import platform, settings
+from stacks.cluster.read import read
 
 
 def deploy() -> None:
     """Deploys the current stack. Raises InvalidStackFile or UnusableCluster before anything is registered."""
     stack, chosen = pulumi.get_stack(), settings.load()
-    preflight.check(chosen.cluster.context, f"Pulumi.{stack}.yaml")
+    facts = read(chosen.cluster.context, f"Pulumi.{stack}.yaml", chosen.namespace_of(stack))
+    for warning in facts.warnings:
+        pulumi.log.warn(warning)
     platform.build(stack, chosen)
