@@ -155,9 +155,9 @@ def _servers(stack_file: str, wanted: Wanted, facts: ClusterFacts) -> Iterator[s
     servers = before.replicas if before else len(volumes)  # after a destroy that kept the data, the volumes remember the others
     if servers > engine.replicas:
         yield (
-            f"settings.consul.servers = {engine.replicas} in {stack_file}: there are {servers}, and those that stay would wait for the others for ever: "
-            f"keep {servers} (pulumi config set --path settings.consul.servers {servers}), or take a `consul snapshot` and let the others "
-            f"`consul leave` one by one first, see {GUIDE}#consul-servers"
+            f"settings.consul.servers = {engine.replicas} in {stack_file}: there are {servers}, and those that stay would wait for the rest "
+            f"for ever: keep them (pulumi config set --path settings.consul.servers {servers}), or take a `consul snapshot` and let the "
+            f"others `consul leave` one by one first, see {GUIDE}#consul-servers"
         )
 
 
