@@ -66,7 +66,11 @@ def run(argv: Sequence[str]) -> int:
 
 
 def request(words: argparse.Namespace) -> Request:
-    """What the command line asks for."""
+    """What the command line asks for.
+
+    Raises SandboxError for a stack that is not the sandbox's, before anything is built or started for it.
+    """
+    environment.refuse_foreign(words.stack)
     return Request(
         only=getattr(words, "only", None),
         stack=words.stack,
