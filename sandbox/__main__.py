@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from sandbox import environment, lock, paths, recipes, stackfile, status, up
+from sandbox import certificates, environment, lock, paths, recipes, stackfile, status, up
 from sandbox.environment import STACK
 from sandbox.errors import SandboxError
 from sandbox.paths import HOLDER
@@ -89,6 +89,7 @@ def show_status(sandbox: up.Sandbox) -> int:
     print(f"owner: {owner.repository}\n")
     if sandbox.kubectl.api_problem() is not None:
         print(status.node_table(status.node_processes(sandbox.node)))
+        print(f"\n{status.certificate_table(certificates.of_node(sandbox.paths.pki))}")  # one that has ended may be why
         print("\nthe API server does not answer: `make up` starts what has ended")
         return 1
     print(status.report(sandbox.node, sandbox.kubectl))
