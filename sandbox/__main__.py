@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from sandbox import environment, lock, paths, recipes, stackfile, status, up
+from sandbox import certificates, environment, lock, paths, recipes, stackfile, status, up
 from sandbox.environment import STACK
 from sandbox.errors import SandboxError
 from sandbox.paths import HOLDER
@@ -66,7 +66,11 @@ def run(argv: Sequence[str]) -> int:
 
 
 def request(words: argparse.Namespace) -> Request:
-    """What the command line asks for."""
+    """What the command line asks for.
+
+    Raises SandboxError for a stack that is not the sandbox's, before anything is built or started for it.
+    """
+    environment.refuse_foreign(words.stack)
     return Request(
         only=getattr(words, "only", None),
         stack=words.stack,
@@ -85,6 +89,7 @@ def show_status(sandbox: up.Sandbox) -> int:
     print(f"owner: {owner.repository}\n")
     if sandbox.kubectl.api_problem() is not None:
         print(status.node_table(status.node_processes(sandbox.node)))
+        print(f"\n{status.certificate_table(certificates.of_node(sandbox.paths.pki))}")  # one that has ended may be why
         print("\nthe API server does not answer: `make up` starts what has ended")
         return 1
     print(status.report(sandbox.node, sandbox.kubectl))

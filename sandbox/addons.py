@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sandbox import network, pki
 from sandbox.cluster import Kubectl
+from sandbox.environment import STACK
 from sandbox.node import Node
 from sandbox.nodeconfig import CLUSTER_DOMAIN
 from sandbox.paths import Paths
@@ -136,6 +137,38 @@ def objects(paths: Paths, helper_image: str) -> tuple[Mapping[str, object], ...]
             "provisioner": "rancher.io/local-path",
             "volumeBindingMode": "WaitForFirstConsumer",
             "reclaimPolicy": "Delete",
+        },
+        *own_stacks_only(),
+    )
+
+
+def own_stacks_only() -> tuple[Mapping[str, object], ...]:
+    """What refuses the namespace of a stack that is not the sandbox's, and so the stack.
+
+    In the shell that `env` makes, `pulumi` works on this cluster whatever stack it is told to deploy; `dev` and `prod` belong elsewhere.
+    """
+    name = "groundwork-sandbox-stacks"
+    labels = "object.metadata.?labels.orValue({})"
+    message = f"'stack ' + variables.stack + ' is none of the sandbox: deploy it to its own cluster, or choose a name that begins with {STACK}'"
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["namespaces"]}
+    return (
+        {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": name},
+            "spec": {
+                "failurePolicy": "Fail",
+                "matchConstraints": {"resourceRules": [rule]},
+                "matchConditions": [{"name": "is-groundworks", "expression": f"{labels}[?'app.kubernetes.io/part-of'].orValue('') == 'groundwork'"}],
+                "variables": [{"name": "stack", "expression": f"{labels}[?'app.kubernetes.io/instance'].orValue('')"}],
+                "validations": [{"expression": f"variables.stack.startsWith('{STACK}')", "messageExpression": message}],
+            },
+        },
+        {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": name},
+            "spec": {"policyName": name, "validationActions": ["Deny"]},
         },
     )
 

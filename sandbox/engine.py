@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 import signal
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import cast
 
 from sandbox import environment, pki, pluginhome, stackfile
-from sandbox.environment import STACK
 from sandbox.errors import SandboxError
 from sandbox.events import Update
 from sandbox.paths import REPO, Paths
@@ -31,8 +29,7 @@ class Engine:
     """`pulumi`, on one stack."""
 
     def __init__(self, paths: Paths, stack: str, binary: Path) -> None:
-        if not stack.startswith(STACK):
-            raise SandboxError(f"stack `{stack}` is none of the sandbox's", fix=f"choose a name that begins with `{STACK}`, such as {STACK}-e2e")
+        environment.refuse_foreign(stack)
         self.paths = paths
         self.stack = stack
         self._binary = binary
@@ -47,16 +44,13 @@ class Engine:
         """The stack's state."""
         return self.paths.pulumi_backend / ".pulumi" / "stacks" / PROJECT / f"{self.stack}.json"
 
-    def prepare(self, facts: SandboxFacts, kubernetes_plugin: Path, step: Step) -> None:
-        """Passphrase, plugins, stack and stack file; nothing of it changes a file of the repository."""
+    def prepare(self, facts: SandboxFacts, plugins: Mapping[str, Path], step: Step) -> None:
+        """Passphrase, plugins by name, stack and stack file; nothing of it changes a file of the repository."""
         self.paths.pulumi_backend.mkdir(parents=True, exist_ok=True)
         self.paths.pulumi.chmod(0o700)
         if not self.paths.passphrase.is_file():
             pki.write_private(self.paths.passphrase, secrets.token_urlsafe(32))
-        plugins = pluginhome.install(self.paths, kubernetes_plugin, Path(os.environ.get("PULUMI_HOME", str(Path.home() / ".pulumi"))))
-        stand_ins = [plugin.name for plugin in plugins if plugin.official is None]
-        if stand_ins:
-            step.outcome = f"stand-ins for the plugins {', '.join(stand_ins)}, all else is official"
+        pluginhome.install(self.paths, plugins)
         # `stack init` writes a stack file into its project's folder: this one is the sandbox's own.
         shutil.copyfile(REPO / "Pulumi.yaml", self.paths.pulumi / "Pulumi.yaml")
         if not self.checkpoint.is_file():

@@ -8,11 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sandbox import network
+from sandbox.errors import SandboxError
 from sandbox.paths import REPO, Paths
 from sandbox.toolchain import environment_path
 
 STACK = "sandbox"  # the user's own; every other one of the sandbox begins with it
 STACK_FILE = "GROUNDWORK_STACK_FILE"  # for `pulumi --config-file`
+
+
+def refuse_foreign(stack: str) -> None:
+    """Raises SandboxError for a stack that is not the sandbox's: it would be one of the user's, such as `dev`, by accident."""
+    if not stack.startswith(STACK):
+        raise SandboxError(f"stack `{stack}` is none of the sandbox's", fix=f"choose a name that begins with `{STACK}`, such as {STACK}-e2e")
 
 
 def without_proxies(environment: Mapping[str, str] = os.environ) -> dict[str, str]:

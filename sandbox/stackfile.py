@@ -33,28 +33,33 @@ class SandboxFacts:
 
 
 def stack_config(template: Mapping[str, object], facts: SandboxFacts) -> dict[str, object]:
-    """The stack file `template` with `facts` filled in; the template stays as it is.
+    """The stack file `template` with `facts` filled in; their overrides win. Raises SandboxError where the template has no settings."""
+    return with_settings(
+        template,
+        {
+            "cluster.context": facts.context,
+            "cluster.operator_cidrs": list(facts.operator_cidrs),
+            "cluster.dns_cidrs": list(facts.dns_cidrs),
+            "cluster.api_server_cidrs": list(facts.api_server_cidrs),
+            **{f"images.{name}": reference for name, reference in facts.images.items()},
+            **({} if facts.namespace is None else {"namespace": facts.namespace}),
+            **facts.overrides,
+        },
+    )
 
-    `overrides` are settings by their dotted path, such as `rotation` or `redis.storage_gib`, and win. Raises SandboxError where the
-    template has no settings.
+
+def with_settings(template: Mapping[str, object], settings: Mapping[str, object]) -> dict[str, object]:
+    """The stack file `template` with `settings`, by their dotted path, such as `rotation` or `redis.storage_gib`; the template stays as it is.
+
+    Raises SandboxError where the template has no settings.
     """
     document = copy.deepcopy(dict(template))
     config = document.get("config")
-    settings = cast("dict[str, object]", config).get(SETTINGS) if isinstance(config, dict) else None
-    if not isinstance(settings, dict):
+    values = cast("dict[str, object]", config).get(SETTINGS) if isinstance(config, dict) else None
+    if not isinstance(values, dict):
         raise SandboxError(f"{TEMPLATE.name} has no mapping under config, {SETTINGS}", fix=f"restore it: git checkout {TEMPLATE.name}")
-    values = cast("dict[str, object]", settings)
-    filled: dict[str, object] = {
-        "cluster.context": facts.context,
-        "cluster.operator_cidrs": list(facts.operator_cidrs),
-        "cluster.dns_cidrs": list(facts.dns_cidrs),
-        "cluster.api_server_cidrs": list(facts.api_server_cidrs),
-        **{f"images.{name}": reference for name, reference in facts.images.items()},
-        **({} if facts.namespace is None else {"namespace": facts.namespace}),
-        **facts.overrides,
-    }
-    for path, value in filled.items():
-        _set(values, path.split("."), value)
+    for path, value in settings.items():
+        _set(cast("dict[str, object]", values), path.split("."), value)
     return document
 
 

@@ -1,17 +1,15 @@
-"""What runs where, how much memory it takes, how long certificates last, and what to try."""
+"""What runs where, how much memory it takes, and what to try."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-from base64 import b64decode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from cryptography import x509
-
-from sandbox import pki, processes
+from sandbox import certificates, pki, processes
+from sandbox.certificates import Certificate
 from sandbox.cluster import Kubectl, Pod
 from sandbox.node import Node
 
@@ -41,15 +39,6 @@ class Row:
     memory: int
     addresses: tuple[str, ...]
     note: str
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """A TLS Secret of the cluster."""
-
-    namespace: str
-    name: str
-    days: int
 
 
 def node_processes(node: Node) -> tuple[Process, ...]:
@@ -113,19 +102,6 @@ def rows(pods: Iterable[Pod], services: Iterable[Mapping[str, object]], memory: 
     )
 
 
-def certificates(secrets: Iterable[Mapping[str, object]], now: dt.datetime) -> tuple[Certificate, ...]:
-    """The certificates in Secrets of type kubernetes.io/tls, the one that ends first at the top."""
-    found: list[Certificate] = []
-    for secret in secrets:
-        metadata, data = cast("dict[str, str]", secret["metadata"]), cast("dict[str, str]", secret.get("data") or {})
-        try:
-            end = x509.load_pem_x509_certificate(b64decode(data["tls.crt"])).not_valid_after_utc
-        except (KeyError, ValueError):
-            continue
-        found.append(Certificate(metadata["namespace"], metadata["name"], (end - now).days))
-    return tuple(sorted(found, key=lambda certificate: certificate.days))
-
-
 def mib(size: int) -> str:
     """Bytes as a person reads them."""
     return f"{size / MIB:.0f} MiB" if size < 1024 * MIB else f"{size / MIB / 1024:.2f} GiB"
@@ -163,24 +139,31 @@ def node_table(found: Sequence[Process]) -> str:
     return table(lines, ("PROCESS", "PID", "STATE", "MEMORY"))
 
 
+def certificate_table(found: Iterable[Certificate]) -> str:
+    """How long each certificate lasts, and what to do about those that end soon."""
+    lines = certificates.lines(found, dt.datetime.now(dt.UTC))
+    return table(lines, ("CERTIFICATE OF", "NAME", "DAYS LEFT", "ENDS", ""))
+
+
 def report(node: Node, kubectl: Kubectl) -> str:
     """All of `status`."""
     running = node_processes(node)
     found, memory = platform_rows(kubectl)
     pods, own = sum(memory.values()), sum(process.memory for process in running)
     secrets = _items(kubectl, "get", "secrets", "--all-namespaces", "--field-selector=type=kubernetes.io/tls")
-    ends = certificates(secrets, dt.datetime.now(dt.UTC))
-    lines = [
-        node_table(running),
-        "",
-        platform_table(found) if found else "no stack is up",
-        "",
-        f"memory: node {mib(own)} + pods {mib(pods)} = {mib(own + pods)}",
-    ]
-    if ends:
-        listed = ", ".join(f"{item.namespace}/{item.name} {item.days} d" for item in ends)
-        lines.append(f"certificates, days left: {listed} (renewed by any `up` in their last 30 days)")
-    return "\n".join(lines)
+    published = _items(kubectl, "get", "configmaps", "--all-namespaces", f"--selector={certificates.PLATFORM}")
+    lasting = [*certificates.of_node(node.paths.pki), *certificates.of_secrets(secrets), *certificates.of_config_maps(published)]
+    return "\n".join(
+        (
+            node_table(running),
+            "",
+            platform_table(found) if found else "no stack is up",
+            "",
+            certificate_table(lasting),
+            "",
+            f"memory: node {mib(own)} + pods {mib(pods)} = {mib(own + pods)}",
+        )
+    )
 
 
 def platform_rows(kubectl: Kubectl) -> tuple[tuple[Row, ...], dict[tuple[str, str], int]]:

@@ -118,7 +118,7 @@ def bring_up_stack(sandbox: Sandbox, request: Request) -> None:
     sandbox.toolchain.provide("stack", progress)
     engine = Engine(sandbox.paths, request.stack, sandbox.toolchain.command("pulumi"))
     with progress.step("Pulumi engine") as step:
-        engine.prepare(facts(sandbox, request), sandbox.toolchain.command("pulumi-resource-kubernetes"), step)
+        engine.prepare(facts(sandbox, request), plugins(sandbox), step)
     if engine.interrupted():
         with progress.step("put in order what an interrupted update left") as step:
             # The engine does not know them: a second creation would meet the first one's objects and fail.
@@ -133,6 +133,11 @@ def bring_up_stack(sandbox: Sandbox, request: Request) -> None:
         since = dt.datetime.fromtimestamp((sandbox.paths.run / "ready").stat().st_mtime, dt.UTC).replace(microsecond=0)
         step.wait_for("the platform", lambda: unready(sandbox.kubectl.pods(namespace), since), timeout=PODS_SECONDS, fix=PODS_FIX, interval=1)
     sandbox.images.prune(sandbox.kubectl.images(), progress)
+
+
+def plugins(sandbox: Sandbox) -> dict[str, Path]:
+    """The engine's plugins, as they were built."""
+    return {name: sandbox.toolchain.command(recipes.plugin_command(name)) for name in recipes.PLUGINS}
 
 
 def unready(pods: Iterable[Pod], since: dt.datetime) -> str | None:
@@ -179,7 +184,7 @@ def preview(sandbox: Sandbox, request: Request, *, expect_no_changes: bool) -> N
     need_node(sandbox)
     engine = Engine(sandbox.paths, request.stack, sandbox.toolchain.command("pulumi"))
     with lock.exclusive(sandbox.paths), sandbox.progress.step(f"preview of stack {request.stack}") as step:
-        engine.prepare(facts(sandbox, request), sandbox.toolchain.command("pulumi-resource-kubernetes"), step)
+        engine.prepare(facts(sandbox, request), plugins(sandbox), step)
         try:
             step.outcome = engine.preview(step, expect_no_changes=expect_no_changes).summary()
         finally:
@@ -195,7 +200,7 @@ def destroy(sandbox: Sandbox, request: Request) -> None:
         return
     need_node(sandbox)
     with lock.exclusive(sandbox.paths), sandbox.progress.step(f"destroy stack {request.stack}") as step:
-        engine.prepare(facts(sandbox, request), sandbox.toolchain.command("pulumi-resource-kubernetes"), step)
+        engine.prepare(facts(sandbox, request), plugins(sandbox), step)
         step.outcome = engine.destroy(step).summary()
 
 

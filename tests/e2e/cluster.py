@@ -1,4 +1,4 @@
-"""The running platform as the e2e tests see it: a stack of their own, `sandbox-e2e`, on the sandbox's node."""
+"""The running platform as the e2e tests see it."""
 
 # pyright: basic, reportOptionalMemberAccess=false, reportArgumentType=false
 # (the Kubernetes client types every field of every answer as perhaps missing)
@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import base64
 import os
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,17 +19,9 @@ import httpx2
 from kubernetes import client, config
 
 from stacks.outputs import PlatformOutputs
+from tests.e2e.stack import Stack
 
-STACK = "sandbox-e2e"
-SETTINGS = ("--set", "registry.replicas=2")  # beside what the sandbox's own stack has
 T = TypeVar("T")
-
-
-def sandbox(*words: str, timeout: float = 900) -> str:
-    """What `python -m sandbox WORDS` prints; fails with all of it when the command fails."""
-    done = subprocess.run([sys.executable, "-m", "sandbox", *words], capture_output=True, text=True, timeout=timeout, check=False)
-    assert done.returncode == 0, f"python -m sandbox {' '.join(words)}:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-    return done.stdout
 
 
 def eventually(what: str, probe: Callable[[], T | None], *, seconds: float = 60, pause: float = 0.25) -> T:
@@ -56,7 +44,7 @@ class Platform:
     """A stack that is up."""
 
     outputs: PlatformOutputs
-    kubeconfig: str
+    stack: Stack
 
     @property
     def namespace(self) -> str:
@@ -66,7 +54,8 @@ class Platform:
     @cached_property
     def api(self) -> client.ApiClient:
         """The API server."""
-        return config.new_client_from_config(config_file=self.kubeconfig)
+        file = self.stack.kubeconfig
+        return config.new_client_from_config(config_file=None if file is None else str(file), context=self.stack.context)
 
     @cached_property
     def core(self) -> client.CoreV1Api:
@@ -120,37 +109,10 @@ class Platform:
 
     def ca_file(self) -> str:
         """The stack's CA as a file."""
-        file = Path(tempfile.gettempdir()) / f"groundwork-{os.getuid()}-{STACK}-ca.crt"
+        file = Path(tempfile.gettempdir()) / f"groundwork-{os.getuid()}-{self.stack.name}-ca.crt"
         file.write_text(self.outputs.ca.pem)
         return str(file)
-
-    @contextmanager
-    def names(self) -> Generator[None]:
-        """Lets this process use the names of the cluster's Services, so that certificates are verified as they are in a pod."""
-        addresses = {f"{s.metadata.name}.{self.namespace}.svc": s.spec.cluster_ip for s in self.core.list_namespaced_service(self.namespace).items}
-        original = socket.getaddrinfo
-
-        def resolve(host: str | bytes | None, *rest: object, **named: object) -> object:
-            return original(addresses.get(host, host) if isinstance(host, str) else host, *rest, **named)  # type: ignore[arg-type]
-
-        socket.getaddrinfo = resolve  # type: ignore[assignment]
-        try:
-            yield
-        finally:
-            socket.getaddrinfo = original
 
     def http(self, service: str) -> httpx2.Client:
         """A client of one of the stack's HTTP services."""
         return httpx2.Client(base_url=self.outputs.services[service], timeout=10)
-
-
-def kubeconfig() -> str | None:
-    """The sandbox's kubeconfig, or None where no node runs."""
-    done = subprocess.run(
-        ["bash", "-c", f'eval "$({sys.executable} -m sandbox env)" && kubectl get --raw /readyz >/dev/null && printf %s "$KUBECONFIG"'],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return done.stdout if done.returncode == 0 and done.stdout else None

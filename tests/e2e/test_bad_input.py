@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,24 +10,25 @@ from typing import Any
 import pytest
 import yaml
 
-from sandbox import paths
-from tests.e2e.cluster import STACK, Platform
+from sandbox.paths import REPO
+from tests.e2e.cluster import Platform
+from tests.e2e.stack import STACK
 
 Change = Callable[[dict[str, Any]], object]
 CASES: dict[str, tuple[Change, str]] = {
     "an unknown key": (
         lambda c: c["groundwork:settings"].update(postgress={}),
-        "settings.postgress in Pulumi.sandbox-e2e.yaml: no such key (did you mean postgres?)",
+        f"settings.postgress in Pulumi.{STACK}.yaml: no such key (did you mean postgres?)",
     ),
     "an unknown key beside the settings": (
         lambda c: c.update({"groundwork:namespace": "x"}),
-        "groundwork:namespace in Pulumi.sandbox-e2e.yaml: no such key",
+        f"groundwork:namespace in Pulumi.{STACK}.yaml: no such key",
     ),
-    "a wrong type": (lambda c: c["groundwork:settings"].update(rotation="two"), "settings.rotation = 'two' in Pulumi.sandbox-e2e.yaml"),
-    "no context": (lambda c: c["groundwork:settings"]["cluster"].pop("context"), "settings.cluster.context in Pulumi.sandbox-e2e.yaml: is missing"),
+    "a wrong type": (lambda c: c["groundwork:settings"].update(rotation="two"), f"settings.rotation = 'two' in Pulumi.{STACK}.yaml"),
+    "no context": (lambda c: c["groundwork:settings"]["cluster"].pop("context"), f"settings.cluster.context in Pulumi.{STACK}.yaml: is missing"),
     "a context that is not there": (lambda c: c["groundwork:settings"]["cluster"].update(context="nowhere"), "no such context"),
     "settings that contradict": (
-        lambda c: c["groundwork:settings"]["images"].update(build={"repository": "registry.example/x"}),
+        lambda c: c["groundwork:settings"]["images"].update(runtime="registry.example/x", build={"repository": "registry.example/x"}),
         "runtime and build are both set",
     ),
     "a pull secret in plain text": (lambda c: c["groundwork:settings"]["images"].update(pull_secret="s3cret"), "stands there in plain text"),
@@ -39,14 +38,13 @@ CASES: dict[str, tuple[Change, str]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input_is_refused_before_anything_is_changed(platform: Platform, case: str, tmp_path: Path) -> None:
     change, message = CASES[case]
-    document = copy.deepcopy(yaml.safe_load(paths.locate().stack_file(STACK).read_text()))
+    document = copy.deepcopy(yaml.safe_load(platform.stack.config_file.read_text()))
     change(document["config"])
     bad = tmp_path / f"Pulumi.{STACK}.yaml"
     bad.write_text(yaml.safe_dump(document))
     before = generation(platform)
 
-    command = f'eval "$({sys.executable} -m sandbox env)" && pulumi up --yes --skip-preview --stack {STACK} --config-file {bad} --color never'
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300, check=False)
+    done = platform.stack.pulumi("up", "--cwd", str(REPO), "--yes", "--skip-preview", "--config-file", str(bad), "--color", "never")
 
     said = done.stdout + done.stderr
     assert done.returncode != 0

@@ -177,7 +177,7 @@ def probe_pod(platform: Platform, name: str, workload: str, host: str, port: int
     script = PROBE.format(host=host, port=port, seconds=PROBE_SECONDS)
     pod = client.V1Pod(
         metadata=client.V1ObjectMeta(
-            name=name, labels={"app.kubernetes.io/name": workload, "app.kubernetes.io/instance": "sandbox-e2e", "groundwork/e2e": "probe"}
+            name=name, labels={"app.kubernetes.io/name": workload, "app.kubernetes.io/instance": platform.stack.name, "groundwork/e2e": "probe"}
         ),
         spec=client.V1PodSpec(
             restart_policy="Never",

@@ -11,8 +11,7 @@ import httpx2
 import pytest
 import redis
 
-from tests.e2e import cluster
-from tests.e2e.cluster import SETTINGS, STACK, Platform, eventually
+from tests.e2e.cluster import Platform, eventually
 from tests.e2e.demo import documents
 
 SERVICE = "document-service"
@@ -25,7 +24,7 @@ async def test_a_rotation_changes_all_credentials_and_loses_nothing(platform: Pl
     assert None not in created
     old = {engine: platform.credential(engine, SERVICE) for engine in ENGINES}
 
-    cluster.sandbox("up", "--stack", STACK, *SETTINGS, "--set", "rotation=2")
+    platform.stack.up("rotation=2")
 
     new = {engine: platform.credential(engine, SERVICE) for engine in ENGINES}
     assert {engine for engine in ENGINES if old[engine] == new[engine]} == set()

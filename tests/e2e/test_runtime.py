@@ -18,6 +18,8 @@ from tests.e2e.cluster import Platform, eventually
 from tests.e2e.demo import documents
 from tests.e2e.load import Ask, load
 
+pytestmark = pytest.mark.sandbox("it asks single pods by their address, and a forwarded port ends with its pod")
+
 SERVICES = "/api/v1/services"
 ROLLOUT_SECONDS = 180
 OUTAGE_SECONDS = 180

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-from sandbox import environment, pluginhome, processes, recipes
+from sandbox import environment, pluginhome, recipes
 from sandbox.engine import Engine
 from sandbox.errors import SandboxError
 from sandbox.paths import REPO, Paths
@@ -65,48 +64,44 @@ def test_other_stacks_are_none_of_the_sandboxs(place: Paths, stack: str) -> None
     assert "sandbox-e2e" in refused.value.fix
 
 
-def installed(place: Paths, user_home: Path) -> dict[str, Path]:
-    kubernetes = user_home / "built"
-    kubernetes.parent.mkdir(parents=True, exist_ok=True)
-    kubernetes.write_text("binary")
-    pluginhome.install(place, kubernetes, user_home)
+def installed(place: Paths) -> dict[str, Path]:
+    """Installs a built program for each plugin; what lies in PULUMI_HOME then."""
+    built = {name: place.tools / name for name in recipes.PLUGINS}
+    pluginhome.install(place, built)
     return {folder.name: next(folder.iterdir()) for folder in (place.pulumi_home / "plugins").iterdir()}
 
 
-def test_plugins_lie_where_the_engine_looks_for_the_locked_versions(place: Paths, tmp_path: Path) -> None:
-    assert set(installed(place, tmp_path / "home")) == {
+def test_plugins_lie_where_the_engine_looks_for_the_locked_versions(place: Paths) -> None:
+    found = installed(place)
+    assert set(found) == {
         f"resource-kubernetes-v{recipes.KUBERNETES_PLUGIN}",
         f"resource-random-v{recipes.RANDOM_PLUGIN}",
         f"resource-tls-v{recipes.TLS_PLUGIN}",
     }
+    link = found[f"resource-tls-v{recipes.TLS_PLUGIN}"]
+    assert (link.name, link.readlink()) == ("pulumi-resource-tls", place.tools / "tls")
 
 
-def test_an_official_plugin_that_the_user_has_wins_over_a_stand_in(place: Paths, tmp_path: Path) -> None:
-    theirs = tmp_path / "home" / "plugins" / f"resource-tls-v{recipes.TLS_PLUGIN}" / "pulumi-resource-tls"
-    theirs.parent.mkdir(parents=True)
-    theirs.write_text("official")
-    found = installed(place, tmp_path / "home")
-    assert found[f"resource-tls-v{recipes.TLS_PLUGIN}"].read_text() == "official"
-    assert "random_plugin" in found[f"resource-random-v{recipes.RANDOM_PLUGIN}"].read_text()
-
-
-def test_in_a_shell_that_uses_the_sandboxs_home_the_stand_ins_stay(place: Paths, tmp_path: Path) -> None:
-    installed(place, tmp_path / "home")
-    pluginhome.install(place, tmp_path / "home" / "built", place.pulumi_home)
-    script = place.pulumi_home / "plugins" / f"resource-random-v{recipes.RANDOM_PLUGIN}" / "pulumi-resource-random"
-    assert "random_plugin" in script.read_text()
-
-
-def test_plugins_of_earlier_versions_go(place: Paths, tmp_path: Path) -> None:
+def test_plugins_of_earlier_versions_go(place: Paths) -> None:
     (place.pulumi_home / "plugins" / "resource-random-v9.9.9").mkdir(parents=True)
-    assert "resource-random-v9.9.9" not in installed(place, tmp_path / "home")
+    assert "resource-random-v9.9.9" not in installed(place)
 
 
-def test_a_stand_in_prints_its_port_and_ends_when_its_engine_is_gone(place: Paths, tmp_path: Path) -> None:
-    script = installed(place, tmp_path / "home")[f"resource-random-v{recipes.RANDOM_PLUGIN}"]
-    # The shell is the engine here: it ends as soon as the plugin runs.
-    engine = f"'{script}' 127.0.0.1:1 > '{tmp_path}/port' & while ! test -s '{tmp_path}/port'; do sleep 0.1; done; echo $!"
-    printed = subprocess.run(["sh", "-c", engine], capture_output=True, text=True, timeout=60, check=True).stdout
-    assert 1024 <= int((tmp_path / "port").read_text()) <= 65535
-    while processes.started(int(printed)) is not None:
-        time.sleep(0.1)
+def test_what_an_earlier_sandbox_had_in_a_plugins_place_goes_with_its_schema(place: Paths) -> None:
+    name = f"random-v{recipes.RANDOM_PLUGIN}"
+    script = place.pulumi_home / "plugins" / f"resource-{name}" / "pulumi-resource-random"
+    schema = place.pulumi_home / "schemas" / f"random-{recipes.RANDOM_PLUGIN}.json"
+    for file in (script, schema):
+        file.parent.mkdir(parents=True)
+        file.write_text("of another program")
+    assert installed(place)[f"resource-{name}"].readlink() == place.tools / "random"
+    assert not schema.exists()
+
+
+def test_plugins_that_are_there_keep_their_schema(place: Paths) -> None:
+    installed(place)
+    schema = place.pulumi_home / "schemas" / f"random-{recipes.RANDOM_PLUGIN}.json"
+    schema.parent.mkdir()
+    schema.write_text("{}")
+    installed(place)
+    assert schema.is_file()

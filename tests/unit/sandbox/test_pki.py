@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import ssl
 import stat
 from base64 import b64decode
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from sandbox import pki
+from sandbox import network, pki
 
 NOW = dt.datetime.now(dt.UTC)
 
@@ -32,6 +34,28 @@ def certificate(folder: Path, name: str) -> x509.Certificate:
 def test_the_api_server_verifies_under_every_name_it_has_in_the_cluster(folder: Path, name: str) -> None:
     store = Store([certificate(folder, "ca")])
     PolicyBuilder().store(store).time(NOW).build_server_verifier(x509.DNSName(name)).verify(certificate(folder, "apiserver"), [])
+
+
+def handshake(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> None:
+    """A handshake of the two in memory. Raises ssl.SSLError where one refuses the other."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [client.wrap_bio(to_client, to_server, server_hostname=name), server.wrap_bio(to_server, to_client, server_side=True)]
+    for side in (*sides, *sides, sides[1]):  # hello, answer, finished, and the server's last word
+        with suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    assert all(side.cipher() for side in sides)
+
+
+@pytest.mark.parametrize("leaf", [leaf.file for leaf in pki.LEAVES if leaf.names or leaf.addresses])
+def test_servers_and_clients_verify_by_the_strict_rules_of_python_3_13(folder: Path, leaf: str) -> None:
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(folder / "ca.crt"))
+    server.load_cert_chain(folder / f"{leaf}.crt", folder / f"{leaf}.key")
+    server.verify_mode = ssl.CERT_REQUIRED
+    client = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+    client.load_cert_chain(folder / "admin.crt", folder / "admin.key")
+    for context in (client, server):
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+    handshake(client, server, network.NODE_ADDRESS)
 
 
 @pytest.mark.parametrize("leaf", [leaf.file for leaf in pki.LEAVES])

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-from base64 import b64encode
-from pathlib import Path
 
 import pytest
 
-from sandbox import cluster, pki, status, up
+from sandbox import cluster, status, up
 from sandbox.cluster import Pod
 from sandbox.status import MIB, Row
 
@@ -101,18 +99,6 @@ def test_the_systems_own_pods_are_no_rows() -> None:
     system = item()
     system["metadata"] = {"namespace": "local-path-storage", "name": "helper"}
     assert status.rows([cluster.parse_pod(system)], [], {}) == ()
-
-
-def test_certificates_are_listed_the_first_to_end_at_the_top(tmp_path: Path) -> None:
-    pki.ensure(tmp_path, NOW)
-
-    def secret(name: str, file: str) -> dict[str, object]:
-        data = {"tls.crt": b64encode((tmp_path / file).read_bytes()).decode()}
-        return {"metadata": {"namespace": "n", "name": name}, "data": data}
-
-    broken: dict[str, object] = {"metadata": {"namespace": "n", "name": "broken"}, "data": {"tls.crt": "eA=="}}
-    found = status.certificates([secret("ca", "ca.crt"), secret("leaf", "admin.crt"), broken], NOW)
-    assert [(certificate.name, certificate.days) for certificate in found] == [("leaf", 365), ("ca", 3650)]
 
 
 def row(name: str, *addresses: str, namespace: str = "groundwork-sandbox") -> Row:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import recipes, toolchain
+from sandbox import images, recipes, toolchain
 from sandbox.errors import SandboxError
 from sandbox.paths import REPO, Paths
 from sandbox.recipes import Command, Recipe
@@ -37,7 +37,7 @@ def place(tmp_path: Path) -> Paths:
 @pytest.mark.parametrize("entry", recipes.ALL, ids=lambda entry: entry.name)
 def test_every_recipe_has_its_modules_pinned_by_sum(entry: Recipe) -> None:
     module = (entry.folder / "go.mod").read_text()
-    assert module.startswith(f"module groundwork/tools/{entry.name}\n")
+    assert re.search(rf"^module (groundwork/tools/{entry.name}|\S+/groundwork)$", module, re.MULTILINE)
     if "require" in module:
         assert (entry.folder / "go.sum").stat().st_size > 0
     assert (entry.package == ".") == (entry.folder / "main.go").is_file()
@@ -54,6 +54,8 @@ def test_every_recipe_has_its_modules_pinned_by_sum(entry: Recipe) -> None:
         ("local-path-provisioner", "github.com/rancher/local-path-provisioner", recipes.LOCAL_PATH),
         ("pulumi", "github.com/pulumi/pulumi/pkg/v3", recipes.PULUMI),
         ("pulumi-kubernetes", "github.com/pulumi/pulumi-kubernetes/provider/v4", None),
+        ("pulumi-random", "github.com/pulumi/pulumi/sdk/v3", recipes.PULUMI),
+        ("pulumi-tls", "github.com/pulumi/pulumi/sdk/v3", recipes.PULUMI),
     ],
 )
 def test_the_table_says_the_version_that_is_built(name: str, module: str, version: str | None) -> None:
@@ -76,6 +78,28 @@ def test_engine_and_plugins_are_those_of_the_locked_packages(package: str, versi
     locked = re.search(rf"^{package}==(\S+)", (REPO / "requirements.txt").read_text(), re.MULTILINE)
     assert locked is not None
     assert locked[1].rstrip("\\").strip() == version
+
+
+@pytest.mark.parametrize("name", ["pulumi-random", "pulumi-tls"])
+def test_a_bridged_plugin_may_import_its_providers_internal_package(name: str) -> None:
+    text = (recipe(name).folder / "go.mod").read_text()
+    module = re.search(r"^module (\S+)/groundwork$", text, re.MULTILINE)
+    assert module is not None
+    assert re.search(rf"^\s+{re.escape(module[1])} v", text, re.MULTILINE)
+
+
+def test_the_bridged_plugins_are_compiled_with_what_the_engine_left_in_the_cache() -> None:
+    names = [entry.name for entry in recipes.ALL]
+    at = names.index("pulumi")
+    assert names[at : at + 3] == ["pulumi", "pulumi-random", "pulumi-tls"]
+    tags = {recipe(name).flags[recipe(name).flags.index("-tags") + 1] for name in names[at : at + 3]}
+    assert len(tags) == 1
+
+
+def test_no_recipe_or_image_names_a_processor_architecture() -> None:
+    written = [*recipes.RECIPES.glob("*/*.go"), *images.FOLDER.glob("*/*"), Path(recipes.__file__), Path(toolchain.__file__), Path(images.__file__)]
+    named = {file.name for file in written if re.search(r"amd64|x86_64|arm64|aarch64|GOARCH", file.read_text())}
+    assert named == set()
 
 
 def test_the_key_is_the_same_for_the_same_inputs() -> None:

@@ -73,6 +73,13 @@ def test_up_alone_is_everything_on_the_users_own_stack() -> None:
     assert cli.request(cli.parser().parse_args(["up"])) == Request(only=None, stack="sandbox", take_over=False)
 
 
+@pytest.mark.parametrize("command", ["up", "preview", "destroy"])
+@pytest.mark.parametrize("stack", ["dev", "prod", "my-sandbox"])
+def test_a_stack_of_the_users_own_is_refused_before_anything_is_done_for_it(command: str, stack: str) -> None:
+    with pytest.raises(SandboxError, match=f"stack `{stack}` is none of the sandbox's"):
+        cli.request(cli.parser().parse_args([command, "--stack", stack]))
+
+
 def test_status_of_a_sandbox_that_is_down_says_how_to_start_it(sandbox: up.Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.show_status(sandbox) == 1
     assert "`make up` starts it" in capsys.readouterr().out
