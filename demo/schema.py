@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from groundwork.engines import Pool
+from groundwork.engines.postgres import Pool
 
 
 class SchemaCheck:
@@ -20,7 +20,7 @@ class SchemaCheck:
         """Look, and create what is missing."""
         if await self._pool.fetchval("SELECT to_regclass($1) IS NOT NULL", self._table):
             return
-        async with self._pool.acquire(timeout=5) as connection, connection.transaction():
+        async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", self._table)
             await connection.execute(self._statements)
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, StringConstraints
 
 from demo.schema import SchemaCheck
 from groundwork import Platform, serving
-from groundwork.engines import Pool, postgres_pool
+from groundwork.engines.postgres import Pool, postgres_pool
 from groundwork.errors import Conflict, InvalidSettings, NotFound
 from groundwork.web.problem import responses
 

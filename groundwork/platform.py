@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import structlog
 
-from groundwork import logs
+from groundwork import engines, logs
 from groundwork.auth import ANONYMOUS, TokenVerifier
 from groundwork.backends.connect import Backends, connect
 from groundwork.config.store import ConfigStore
@@ -19,7 +19,7 @@ from groundwork.discovery.balancer import LoadBalancer
 from groundwork.discovery.client import DiscoveryClient
 from groundwork.discovery.errors import NotLoaded
 from groundwork.errors import InvalidSettings
-from groundwork.health import Check, HealthRegistry
+from groundwork.health import HealthRegistry
 from groundwork.metrics import Metrics
 from groundwork.registry.client import RegistryClient
 from groundwork.registry.discovery import RestDiscovery
@@ -172,7 +172,7 @@ class Platform:
             guard=self.guard(),
             docs=settings.profile == "dev",
             details=self._details(),
-            unavailable=self._unavailable(),
+            unavailable=engines.unavailable(settings),
             body_limit=lambda scope: next((n for prefix, n in limits.items() if scope["path"].startswith(prefix)), settings.max_body_bytes),
         )
 
@@ -212,34 +212,10 @@ class Platform:
             registry=self.metrics.registry,
         )
 
-    def _unavailable(self) -> tuple[type[Exception], ...]:
-        """What the drivers of the configured engines raise while an engine is away."""
-        settings = self.settings
-        if not (settings.postgres or settings.redis or settings.rabbitmq):
-            return ()
-        from groundwork.engines import UNAVAILABLE  # noqa: PLC0415 - the engines' drivers are an extra
-
-        return UNAVAILABLE
-
     def _add_checks(self) -> None:
         settings = self.settings
-        if not (settings.postgres or settings.redis or settings.rabbitmq or settings.consul):
-            return
-        from groundwork.health import engines  # noqa: PLC0415 - the engines' drivers are an extra
-
-        timeout, ttl = settings.check_timeout_seconds, settings.check_ttl_seconds
-
-        def add(check: Check, *, required: bool) -> None:
-            self.health.add(check, critical=required, timeout=timeout, ttl=ttl)
-
-        if settings.postgres:
-            add(engines.PostgresCheck(settings.postgres), required=settings.postgres.required)
-        if settings.redis:
-            add(engines.RedisCheck(settings.redis, timeout=timeout), required=settings.redis.required)
-        if settings.rabbitmq:
-            add(engines.RabbitmqCheck(settings.rabbitmq), required=settings.rabbitmq.required)
-        if settings.consul and self.backends.consul is not None:
-            add(engines.ConsulCheck(self.backends.consul), required=settings.consul.required)
+        for check, required in engines.checks(settings, self.backends.consul):
+            self.health.add(check, critical=required, timeout=settings.check_timeout_seconds, ttl=settings.check_ttl_seconds)
 
     def _start_registration(self, client: RegistryClient | None) -> None:
         registrar: Registrar

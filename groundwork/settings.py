@@ -31,17 +31,25 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _Engine(_Section):
-    """What all engines have: an address, the CA to verify it with, a folder with `username` and `password`.
+class EngineSection(_Section):
+    """What a service knows of one engine. It stands in `Settings` under the name of its kind, see `groundwork.engines.ENGINES`.
 
-    `ca` None means no TLS: for a server on the developer's own machine. `required` decides the service's readiness.
+    `ca` holds the certificates that the server is verified with, one or several. `required` decides the service's readiness.
+    """
+
+    ca: Path | None = None
+    required: bool = True
+
+
+class ServerSection(EngineSection):
+    """An engine at `host` and `port`, which knows the service by the files `username` and `password` in the folder `credentials`.
+
+    `ca` None means no TLS: for a server on the developer's own machine.
     """
 
     host: str
     port: Port
-    ca: Path | None = None
     credentials: Path | None = None
-    required: bool = True
 
     def credential(self) -> tuple[str, SecretStr]:
         """User name and password as they are on disk now.
@@ -53,35 +61,35 @@ class _Engine(_Section):
         return read_secret(self.credentials / "username").get_secret_value(), read_secret(self.credentials / "password")
 
 
-class PostgresSettings(_Engine):
-    """The service's database."""
+class PostgresSettings(ServerSection):
+    """The service's database. `pool_size` is the most connections that one process keeps for its work; the health check has one more."""
 
     port: Port = 5432
     database: str
+    pool_size: Annotated[int, Field(ge=1, le=100)] = 8
 
 
-class RedisSettings(_Engine):
+class RedisSettings(ServerSection):
     """The service's share of Redis: every key it uses begins with `key_prefix`."""
 
     port: Port = 6379
     key_prefix: str = ""
 
 
-class RabbitmqSettings(_Engine):
+class RabbitmqSettings(ServerSection):
     """The service's virtual host on RabbitMQ."""
 
     port: Port = 5671
     vhost: str = "/"
 
 
-class ConsulSettings(_Section):
+class ConsulSettings(EngineSection):
     """Consul's HTTP API, as a full URL, and the file with the service's token (read again when it changes).
 
     `client_cert` and `client_key` are our side of mutual TLS, for a Consul that asks for it.
     """
 
     address: str
-    ca: Path | None = None
     token_file: Path | None = None
     client_cert: Path | None = None
     client_key: Path | None = None

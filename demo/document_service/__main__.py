@@ -18,7 +18,8 @@ from demo.schema import SchemaCheck
 from groundwork import Platform, serving
 from groundwork.config.binding import Bound
 from groundwork.discovery.models import Instance
-from groundwork.engines import postgres_pool, redis_client
+from groundwork.engines.postgres import postgres_pool
+from groundwork.engines.redis import redis_client
 from groundwork.errors import BackendUnavailable, InvalidRequest, InvalidSettings, NotFound, PayloadTooLarge
 from groundwork.web.problem import responses
 

@@ -11,7 +11,7 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
 from demo.document_service.cache import Cache
 from demo.document_service.store import Documents
-from groundwork.engines import amqp_connection
+from groundwork.engines.rabbitmq import amqp_connection
 from groundwork.settings import RabbitmqSettings
 
 QUEUE = "documents.index"

@@ -8,7 +8,7 @@ from uuid import UUID
 from asyncpg import Record
 
 from demo.document_service.models import Document
-from groundwork.engines import Pool
+from groundwork.engines.postgres import Pool
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS documents
@@ -29,7 +29,7 @@ class Documents:
 
     async def add(self, document: Document) -> None:
         """Keep a document; when this returns, it survives."""
-        async with self._pool.acquire(timeout=5) as connection, connection.transaction():
+        async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute(
                 "INSERT INTO documents (id, title, body, author_id, created_at) VALUES ($1, $2, $3, $4, $5)",
                 document.id,
@@ -71,7 +71,7 @@ class Documents:
         if document is None:
             return None
         words = sorted(set(re.findall(r"\w+", f"{document.title} {document.body}".lower())))
-        async with self._pool.acquire(timeout=5) as connection, connection.transaction():
+        async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute("INSERT INTO words (word, document_id) SELECT unnest($1::text[]), $2 ON CONFLICT DO NOTHING", words, document_id)
             await connection.execute("DELETE FROM outbox WHERE document_id = $1", document_id)
         return document.model_copy(update={"indexed": True})
