@@ -1,6 +1,6 @@
 """A stack that runs is changed: services come, grow, shrink and go, and the namespace's quota is never in the way."""
 
-# pyright: basic, reportOptionalMemberAccess=false
+# pyright: basic, reportOptionalMemberAccess=false, reportOptionalSubscript=false
 # (the Kubernetes client types every field of every answer as perhaps missing)
 
 from __future__ import annotations
