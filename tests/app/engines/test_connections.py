@@ -26,7 +26,7 @@ from groundwork.engines.postgres import Pool, postgres_connection, postgres_pool
 from groundwork.engines.rabbitmq import amqp_connection
 from groundwork.engines.redis import RedisCheck, redis_client
 from groundwork.settings import PostgresSettings, RabbitmqSettings, RedisSettings, ServerSection
-from tests.app import engines
+from tests.app import servers
 from tests.app.pki import Authority
 from tests.app.processes import Server
 
@@ -89,7 +89,7 @@ async def _amqp(section: RabbitmqSettings) -> object:
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[Reached]:
     name, authority = str(request.param), Authority()
     folder = tmp_path_factory.mktemp(name)
-    with getattr(engines, name)(authority) as server:
+    with getattr(servers, name)(authority) as server:
         assert isinstance(server, Server)
         section: dict[str, object] = {"host": server.host, "port": server.port, "ca": folder / "ca.crt", "credentials": folder}
         if name == "postgres":
@@ -182,12 +182,12 @@ async def add_user(reached: Reached, username: str, password: str) -> None:
             async with redis_client(administrator) as client:
                 await client.execute_command("ACL", "SETUSER", username, "on", f">{password}", "+@all")  # pyright: ignore[reportUnknownMemberType]
         case _:
-            assert isinstance(reached.server, engines.RabbitMq)
+            assert isinstance(reached.server, servers.RabbitMq)
             await asyncio.to_thread(_put, reached.server, f"users/{username}", {"password": password, "tags": ""})
             await asyncio.to_thread(_put, reached.server, f"permissions/%2F/{username}", {"configure": "", "write": "", "read": ".*"})
 
 
-def _put(server: engines.RabbitMq, path: str, body: dict[str, str]) -> None:
+def _put(server: servers.RabbitMq, path: str, body: dict[str, str]) -> None:
     login = b64encode(f"{server.username}:{server.password}".encode()).decode()
     headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
     request = urllib.request.Request(f"https://{server.host}:{server.management_port}/api/{path}", json.dumps(body).encode(), headers, method="PUT")
@@ -225,7 +225,7 @@ async def test_what_a_client_raises_while_the_server_is_away_is_known_as_away(re
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Generator[PostgresSettings]:
     folder = tmp_path_factory.mktemp("database")
-    with engines.postgres() as server:
+    with servers.postgres() as server:
         (folder / "username").write_text(server.username)
         (folder / "password").write_text(server.password)
         yield PostgresSettings(host=server.host, port=server.port, ca=server.ca, credentials=folder, database="postgres", pool_size=2)
@@ -338,16 +338,16 @@ STRICT = "-@all +@connection +@read +@write +@pubsub +@scripting +@transaction -
 
 
 @pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[engines.Redis, RedisSettings]]:
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[servers.Redis, RedisSettings]]:
     """A Redis whose client `orders.1` may not look beyond its keys."""
     folder = tmp_path_factory.mktemp("strict")
     (folder / "username").write_text("orders.1")
     (folder / "password").write_text("orders-password")
-    with engines.redis(acl=f"user default off\nuser orders.1 on >orders-password resetchannels ~orders:* &orders:* {STRICT}") as server:
+    with servers.redis(acl=f"user default off\nuser orders.1 on >orders-password resetchannels ~orders:* &orders:* {STRICT}") as server:
         yield server, RedisSettings(host=server.host, port=server.port, ca=server.ca, credentials=folder, key_prefix="orders:")
 
 
-async def refused(server: engines.Redis) -> object:
+async def refused(server: servers.Redis) -> object:
     """What the server has refused since it was asked last."""
     client = Redis(host=server.host, port=server.port, username=server.username, password=server.password, ssl=True, ssl_ca_certs=str(server.ca))
     async with client:
@@ -357,7 +357,7 @@ async def refused(server: engines.Redis) -> object:
 
 
 @pytest.mark.parametrize("command", ["KEYS *", "SCAN 0", "RANDOMKEY", "DBSIZE", "FUNCTION LIST", "INFO"])
-async def test_the_strict_access_list_refuses_what_looks_beyond_one_s_keys(strict: tuple[engines.Redis, RedisSettings], command: str) -> None:
+async def test_the_strict_access_list_refuses_what_looks_beyond_one_s_keys(strict: tuple[servers.Redis, RedisSettings], command: str) -> None:
     server, section = strict
     async with redis_client(section) as client:
         with pytest.raises(redis.exceptions.NoPermissionError):
@@ -365,7 +365,7 @@ async def test_the_strict_access_list_refuses_what_looks_beyond_one_s_keys(stric
     assert await refused(server)
 
 
-async def test_client_check_and_cache_need_nothing_that_the_strict_access_list_refuses(strict: tuple[engines.Redis, RedisSettings]) -> None:
+async def test_client_check_and_cache_need_nothing_that_the_strict_access_list_refuses(strict: tuple[servers.Redis, RedisSettings]) -> None:
     server, section = strict
     await refused(server)
     check = RedisCheck(section)
