@@ -30,7 +30,7 @@ from tests.app import servers
 from tests.app.pki import Authority
 from tests.app.processes import Server
 
-NAMES = ("postgres", "redis", "rabbitmq")
+NAMES = tuple(name for name, kind in ENGINES.items() if issubclass(kind.section, ServerSection))
 Ask = Callable[[], Awaitable[object]]
 
 
@@ -297,38 +297,43 @@ async def test_the_connection_of_a_pool_is_one_that_ends_its_calls(database: Pos
 
 
 @asynccontextmanager
-async def scripted(*answers: bytes | None) -> AsyncGenerator[tuple[RedisSettings, list[int]]]:
-    """A server that gives each connection the answer to every line, hangs for None, and counts the connections."""
-    seen: list[int] = []
+async def mute(*, hangs: bool) -> AsyncGenerator[tuple[RedisSettings, list[None]]]:
+    """A server that answers nothing: it hangs, or breaks each connection at the first line. The list grows with every connection."""
+    connections: list[None] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        seen.append(len(seen))
-        answer = answers[min(len(seen), len(answers)) - 1]
+        connections.append(None)
         with suppress(ConnectionError):
-            while await reader.readline():
-                if answer == b"":
-                    break
-                if answer is not None:
-                    writer.write(answer)
+            while await reader.readline() and hangs:
+                pass
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
-        yield RedisSettings(host="127.0.0.1", port=int(server.sockets[0].getsockname()[1])), seen
+        yield RedisSettings(host="127.0.0.1", port=int(server.sockets[0].getsockname()[1])), connections
 
 
 async def test_a_redis_that_hangs_is_not_asked_again_and_again() -> None:
-    async with scripted(None) as (section, connections), redis_client(section, timeout=0.2) as client:
+    async with mute(hangs=True) as (section, connections), redis_client(section, timeout=0.2) as client:
         with pytest.raises(redis.exceptions.TimeoutError):
             await client.get("a")
         assert len(connections) == 1
 
 
 async def test_a_redis_that_breaks_every_connection_is_asked_twice() -> None:
-    async with scripted(b"") as (section, connections), redis_client(section, timeout=20) as client:
+    async with mute(hangs=False) as (section, connections), redis_client(section, timeout=20) as client:
         with pytest.raises(redis.exceptions.ConnectionError):
             await client.get("a")
         assert len(connections) == 2
+
+
+@pytest.mark.parametrize("running", ["redis"], indirect=True)
+async def test_a_redis_that_was_restarted_fails_no_call(reached: Reached) -> None:
+    assert isinstance(reached.section, RedisSettings)
+    async with redis_client(reached.section, timeout=20) as client:
+        await client.set("a", "1")
+        await asyncio.to_thread(reached.server.restart)
+        assert await client.get("a") == "1"
 
 
 # What Redis allows
