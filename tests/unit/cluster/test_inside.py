@@ -52,6 +52,12 @@ def test_jobs_are_done_when_they_succeeded_and_not_when_they_failed_or_run(facts
     assert facts().done_jobs == {"postgres-accounts-1f2e": "groundwork@sha256:" + "a" * 64}
 
 
+def test_a_condition_that_does_not_hold_is_no_success(facts: Reading, answers: Answers) -> None:
+    (job, *_) = answers.by_path[f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"]["items"]
+    job["status"]["conditions"] = [{"type": "Complete", "status": "Unknown"}]
+    assert facts().done_jobs == {}
+
+
 def test_kept_secrets_are_those_with_the_label_and_no_others(facts: Reading) -> None:
     kept = facts().kept
     assert {name: {key: value.get_secret_value() for key, value in values.items()} for name, values in kept.items()} == {
