@@ -70,6 +70,14 @@ class Stack(ABC):
     def destroy(self) -> None:
         """Removes everything of the stack, and then the stack."""
 
+    def kept_settings(self) -> tuple[str, ...]:
+        """What the next `up` must say again: a rotation cannot be taken back."""
+        if not self.config_file.is_file():
+            return ()
+        config = cast("dict[str, dict[str, object]]", _load(self.config_file).get("config") or {})
+        rotation = config.get("groundwork:settings", {}).get("rotation")
+        return () if rotation is None else (f"rotation={rotation}",)
+
     def pulumi(self, command: str, *words: str, timeout: float = 300) -> Done:
         """`pulumi COMMAND` on the stack."""
         return self.run("pulumi", *command.split(), "--stack", self.name, "--non-interactive", *words, timeout=timeout)
@@ -100,10 +108,10 @@ class SandboxStack(Stack):
         return None if done.returncode == 0 else "no sandbox is running: the e2e tier needs `make up`, or E2E_CONTEXT with a cluster of yours"
 
     def try_up(self, *settings: str) -> Done:
-        return self.command("up", *_overridden(settings), timeout=UP_SECONDS)
+        return self.command("up", *_overridden((*self.kept_settings(), *settings)), timeout=UP_SECONDS)
 
     def preview(self) -> Done:
-        return self.command("preview", *_overridden(()), "--expect-no-changes", timeout=600)
+        return self.command("preview", *_overridden(self.kept_settings()), "--expect-no-changes", timeout=600)
 
     def destroy(self) -> None:
         succeeded(self.command("destroy", timeout=UP_SECONDS))
@@ -140,11 +148,11 @@ class ContextStack(Stack):
         return None if done.returncode == 0 else f"E2E_CONTEXT={self.context}: {done.stderr.strip()}"
 
     def try_up(self, *settings: str) -> Done:
-        self._prepare(settings)
+        self._prepare((*self.kept_settings(), *settings))
         return self._on_program("up", "--yes", "--skip-preview", "--suppress-outputs", timeout=UP_SECONDS)
 
     def preview(self) -> Done:
-        self._prepare(())
+        self._prepare(self.kept_settings())
         return self._on_program("preview", "--expect-no-changes", "--diff", timeout=600)
 
     def destroy(self) -> None:
