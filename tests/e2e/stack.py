@@ -71,12 +71,11 @@ class Stack(ABC):
         """Removes everything of the stack, and then the stack."""
 
     def kept_settings(self) -> tuple[str, ...]:
-        """What the next `up` must say again: a rotation cannot be taken back."""
-        if not self.config_file.is_file():
-            return ()
-        config = cast("dict[str, dict[str, object]]", _load(self.config_file).get("config") or {})
-        rotation = config.get("groundwork:settings", {}).get("rotation")
-        return () if rotation is None else (f"rotation={rotation}",)
+        """What the next `up` must say again, also after an interrupted run: a rotation cannot be taken back."""
+        context = () if self.context is None else ("--context", self.context)
+        path = r"jsonpath={.metadata.annotations.groundwork/rotation}"
+        done = self.run("kubectl", *context, "get", "namespace", f"groundwork-{self.name}", "--output", path)
+        return (f"rotation={done.stdout}",) if done.returncode == 0 and done.stdout else ()
 
     def pulumi(self, command: str, *words: str, timeout: float = 300) -> Done:
         """`pulumi COMMAND` on the stack."""
