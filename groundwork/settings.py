@@ -58,7 +58,14 @@ class ServerSection(EngineSection):
         """
         if self.credentials is None:
             return "", SecretStr("")
-        return read_secret(self.credentials / "username").get_secret_value(), read_secret(self.credentials / "password")
+        # The kubelet swaps a mounted folder whole: both files come from one of them, never a name and the next name's password.
+        folder = self.credentials.resolve()
+        try:
+            return read_secret(folder / "username").get_secret_value(), read_secret(folder / "password")
+        except InvalidSettings:
+            if self.credentials.resolve() == folder:
+                raise
+            return self.credential()
 
 
 class PostgresSettings(ServerSection):

@@ -21,13 +21,11 @@ SALT = "encryptionsalt"  # the engine writes it into the file; secrets encrypted
 
 @dataclass(frozen=True)
 class SandboxFacts:
-    """What `make up` knows and a stack file cannot: the images it built, by the platform's name for them, and the node's addresses."""
+    """What `make up` knows and a stack file cannot: the images it built, by the platform's name for them, and who operates it."""
 
     images: Mapping[str, str]
     context: str = pki.CONTEXT
     operator_cidrs: tuple[str, ...] = (f"{network.HOST_ADDRESS}/32",)
-    dns_cidrs: tuple[str, ...] = (f"{network.NODE_ADDRESS}/32",)
-    api_server_cidrs: tuple[str, ...] = (f"{network.NODE_ADDRESS}/32",)
     namespace: str | None = None
     overrides: Mapping[str, object] = field(default_factory=dict[str, object])
 
@@ -39,8 +37,6 @@ def stack_config(template: Mapping[str, object], facts: SandboxFacts) -> dict[st
         {
             "cluster.context": facts.context,
             "cluster.operator_cidrs": list(facts.operator_cidrs),
-            "cluster.dns_cidrs": list(facts.dns_cidrs),
-            "cluster.api_server_cidrs": list(facts.api_server_cidrs),
             **{f"images.{name}": reference for name, reference in facts.images.items()},
             **({} if facts.namespace is None else {"namespace": facts.namespace}),
             **facts.overrides,

@@ -43,15 +43,15 @@ ADDRESSES_UNKNOWN = (
 )
 ASSUMED_FAMILIES = ("IPv4",)
 DNS_TAKEN = "the DNS servers are taken for the pods k8s-app=kube-dns in kube-system"
-DNS_ASSUMED = f"{DNS_TAKEN}. Have it granted, or set settings.cluster.dns_cidrs"
-PORTS_ASSUMED = "the DNS servers are taken to listen on the port that their Service names. Have it granted, or set settings.cluster.dns_cidrs"
+DNS_ASSUMED = f"{DNS_TAKEN}. Have it granted, or set settings.cluster.dns"
+PORTS_ASSUMED = "the DNS servers are taken to listen on the port that their Service names. Have it granted, or set settings.cluster.dns"
 ISSUER_ASSUMED = (
     f"tokens are expected from {ISSUER}. Have it granted (ClusterRole system:service-account-issuer-discovery), or set settings.cluster.issuer "
     "and settings.cluster.jwks_url"
 )
 NODES_UNSEEN = (
     "DNS caches on the nodes are not seen, nor whether the network plugin enforces NetworkPolicies. Have it granted, or set "
-    "settings.cluster.dns_cidrs where the nodes have a cache"
+    "settings.cluster.dns where the nodes have a cache"
 )
 
 
@@ -204,7 +204,7 @@ def _dns(inquiry: Inquiry, resolving: Resolving) -> DnsServers:
         return found
     if found := Resolving.of(inquiry, "openshift-dns").servers(inquiry, "openshift-dns"):
         return found
-    inquiry.warnings.append(f"no Service for DNS was found in kube-system or openshift-dns: {DNS_TAKEN}. Set settings.cluster.dns_cidrs")
+    inquiry.warnings.append(f"no Service for DNS was found in kube-system or openshift-dns: {DNS_TAKEN}. Set settings.cluster.dns")
     return KUBE_DNS
 
 

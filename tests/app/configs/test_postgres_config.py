@@ -10,10 +10,10 @@ import asyncpg
 import pytest
 
 from components import postgres, stateful
-from tests.app import engines
+from tests.app import servers
 from tests.app.configs.places import moved, started
-from tests.app.engines import Postgres
 from tests.app.pki import Authority
+from tests.app.servers import Postgres
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ async def test_postgres_wants_the_password_on_its_socket_too(configured_postgres
 def test_postgres_answers_its_probe_and_does_not_log_it(configured_postgres: Postgres) -> None:
     server = configured_postgres
     command = [str(server.port) if word == str(postgres.PORT) else word for word in postgres.PROBE]
-    command[0] = str(engines.postgres_program("pg_isready"))
+    command[0] = str(servers.postgres_program("pg_isready"))
     before = server.log_text()
     done = subprocess.run(command, check=False, timeout=10)
     assert done.returncode == 0

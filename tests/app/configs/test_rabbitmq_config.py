@@ -16,8 +16,8 @@ from aiormq.exceptions import AMQPError
 
 from components import rabbitmq, stateful
 from tests.app.configs.places import moved, started
-from tests.app.engines import RabbitMq
 from tests.app.pki import Authority
+from tests.app.servers import RabbitMq
 
 
 @pytest.fixture(scope="module")

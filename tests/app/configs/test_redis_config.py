@@ -12,8 +12,8 @@ import pytest
 from components import redis, stateful
 from components.redis import RedisClient
 from tests.app.configs.places import moved, started
-from tests.app.engines import Redis as RedisServer
 from tests.app.pki import Authority
+from tests.app.servers import Redis as RedisServer
 
 ORDERS = RedisClient("orders", keys=("orders:*",), channels=("orders:*",))
 BILLING = RedisClient("billing", keys=("billing:*",))

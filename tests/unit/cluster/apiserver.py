@@ -30,12 +30,13 @@ class Answers:
     raw: dict[str, bytes] = field(default_factory=dict[str, bytes])
     held: dict[str, threading.Event] = field(default_factory=dict[str, threading.Event])
     asked: Counter[str] = field(default_factory=Counter[str])
-    port: int = 0
+    queries: dict[str, str] = field(default_factory=dict[str, str])
 
     def answer(self, url: str, authorization: str | None) -> tuple[int, bytes]:
         """Status and body for GET `url`."""
         parts = urlsplit(url)
         self.asked[parts.path] += 1
+        self.queries[parts.path] = parts.query
         if (held := self.held.get(parts.path)) is not None:
             held.wait()
         if authorization != f"Bearer {TOKEN}" and parts.path != "/version":
@@ -85,5 +86,4 @@ def serving(answers: Answers) -> ThreadingHTTPServer:
     """The server, on a free port of loopback."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler(answers))
     server.daemon_threads = True
-    answers.port = server.server_port
     return server

@@ -298,6 +298,7 @@ def test_an_engine_whose_volume_the_image_can_read_or_may_be_able_to_is_allowed(
         ("postgres:17.11-bookworm", (17, 11)),
         ("postgres:17", (17,)),
         ("rabbitmq:4.3.5-management@sha256:" + "a" * 64, (4, 3, 5)),
+        ("redis:7.2.16@sha256:" + "a" * 64, (7, 2, 16)),
         ("registry.example:5000/team/redis:v8.0.2", (8, 0, 2)),
         ("registry.example:5000/team/redis", None),
         ("redis@sha256:" + "1" * 64, None),

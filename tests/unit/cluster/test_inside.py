@@ -52,6 +52,12 @@ def test_jobs_are_done_when_they_succeeded_and_not_when_they_failed_or_run(facts
     assert facts().done_jobs == {"postgres-accounts-1f2e": "groundwork@sha256:" + "a" * 64}
 
 
+def test_a_condition_that_does_not_hold_is_no_success(facts: Reading, answers: Answers) -> None:
+    (job, *_) = answers.by_path[f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"]["items"]
+    job["status"]["conditions"] = [{"type": "Complete", "status": "Unknown"}]
+    assert facts().done_jobs == {}
+
+
 def test_kept_secrets_are_those_with_the_label_and_no_others(facts: Reading) -> None:
     kept = facts().kept
     assert {name: {key: value.get_secret_value() for key, value in values.items()} for name, values in kept.items()} == {
@@ -113,13 +119,13 @@ def test_a_rotation_that_is_no_number_is_refused_with_the_command_that_mends_it(
             "list endpointslices.discovery.k8s.io in namespace default",
             "settings.cluster.api_server_cidrs",
         ),
-        ("/api/v1/namespaces/kube-system/services", "list services in namespace kube-system", "settings.cluster.dns_cidrs"),
+        ("/api/v1/namespaces/kube-system/services", "list services in namespace kube-system", "settings.cluster.dns"),
         (
             "/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices",
             "list endpointslices.discovery.k8s.io in namespace kube-system",
-            "settings.cluster.dns_cidrs",
+            "settings.cluster.dns",
         ),
-        ("/apis/apps/v1/daemonsets", "list daemonsets.apps in all namespaces", "settings.cluster.dns_cidrs"),
+        ("/apis/apps/v1/daemonsets", "list daemonsets.apps in all namespaces", "settings.cluster.dns"),
         ("/api/v1/nodes", "list nodes", "IP families"),
         ("/apis/storage.k8s.io/v1/storageclasses", "list storageclasses.storage.k8s.io", "grow"),
         (f"{OWN}/persistentvolumeclaims", f"list persistentvolumeclaims in namespace {NAMESPACE}", "not checked"),

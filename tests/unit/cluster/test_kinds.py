@@ -153,7 +153,7 @@ def test_a_dns_service_by_another_name_is_found_by_its_label(facts: Reading) -> 
 def test_a_cluster_without_a_service_for_dns_gets_the_usual_one_and_a_warning(facts: Reading) -> None:
     found = facts(**{SERVICES: {"items": []}})
     assert found.dns == DnsServers("kube-system", KUBE_DNS, (53,), ())
-    assert [w for w in found.warnings if "no Service for DNS" in w and "settings.cluster.dns_cidrs" in w]
+    assert [w for w in found.warnings if "no Service for DNS" in w and "settings.cluster.dns" in w]
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,11 @@ def test_everything_is_asked_once(facts: Reading, answers: Answers) -> None:
     assert len(answers.asked) <= 18
 
 
+def test_one_node_stands_for_all_however_many_there_are(facts: Reading, answers: Answers) -> None:
+    facts()
+    assert answers.queries["/api/v1/nodes"] == "limit=1"
+
+
 def test_the_questions_do_not_wait_for_each_other(facts: Reading, answers: Answers) -> None:
     held = answers.held[KUBE_SYSTEM] = threading.Event()
     arrived = answers.held["/.well-known/openid-configuration"] = threading.Event()

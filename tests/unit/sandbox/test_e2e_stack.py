@@ -7,8 +7,10 @@ from typing import Any, cast
 import pytest
 
 from sandbox.stackfile import SETTINGS
-from stacks import settings
+from stacks import stackfile
 from tests.e2e import stack
+
+IMAGE = f"registry.example/groundwork@sha256:{0:064x}"
 
 
 def made(environment: dict[str, str], *words: str) -> dict[str, Any]:
@@ -24,18 +26,21 @@ def test_it_is_the_tracked_stack_file_on_the_asked_context() -> None:
 
 
 def test_an_image_that_is_there_is_not_built() -> None:
-    images = made({"E2E_RUNTIME_IMAGE": "registry.example/groundwork:1"})["images"]
-    assert (images["runtime"], images.get("build")) == ("registry.example/groundwork:1", None)
+    images = made({"E2E_RUNTIME_IMAGE": IMAGE})["images"]
+    assert (images["runtime"], images.get("build")) == (IMAGE, None)
 
 
 def test_the_environment_may_say_everything_and_the_test_has_the_last_word() -> None:
-    environment = {"E2E_STORAGE_CLASS": "fast", "E2E_SETTINGS": "images.redis=registry.example/redis:8 rotation=2 'cluster.dns_cidrs=[10.0.0.0/8]'"}
+    environment = {
+        "E2E_STORAGE_CLASS": "fast",
+        "E2E_SETTINGS": "images.redis=registry.example/redis:8 rotation=2 'cluster.operator_cidrs=[10.0.0.0/8]'",
+    }
     found = made(environment, "rotation=3")
-    assert found["cluster"] == {"context": "theirs", "storage_class": "fast", "dns_cidrs": ["10.0.0.0/8"]}
+    assert found["cluster"] == {"context": "theirs", "storage_class": "fast", "operator_cidrs": ["10.0.0.0/8"]}
     assert found["images"]["redis"] == "registry.example/redis:8"
     assert found["rotation"] == 3
 
 
-@pytest.mark.parametrize("environment", [{}, {"E2E_RUNTIME_IMAGE": "registry.example/groundwork:1"}])
+@pytest.mark.parametrize("environment", [{}, {"E2E_RUNTIME_IMAGE": IMAGE}])
 def test_the_platform_takes_it(environment: dict[str, str]) -> None:
-    assert settings.parse(made(environment), "sandbox-e2e", is_secret=False).cluster.context == "theirs"
+    assert stackfile.parse(made(environment), "sandbox-e2e", pull_secret_is_encrypted=False).cluster.context == "theirs"

@@ -12,7 +12,7 @@ import yaml
 from sandbox import stackfile
 from sandbox.errors import SandboxError
 from sandbox.stackfile import SandboxFacts
-from stacks import settings
+from stacks.stackfile import parse
 
 FACTS = SandboxFacts(images={"runtime": "localhost/groundwork/runtime:1-abc", "postgres": "localhost/groundwork/postgres:17-def"})
 TEMPLATE: dict[str, object] = {"config": {"groundwork:settings": {"profile": "dev", "cluster": {"context": "x", "storage_class": "local-path"}}}}
@@ -30,8 +30,6 @@ def test_images_and_addresses_are_filled_in_beside_what_stands_there() -> None:
         "context": "sandbox",
         "storage_class": "local-path",
         "operator_cidrs": ["10.99.0.1/32"],
-        "dns_cidrs": ["10.99.0.2/32"],
-        "api_server_cidrs": ["10.99.0.2/32"],
     }
 
 
@@ -51,7 +49,7 @@ def test_the_tracked_template_with_the_facts_is_a_valid_stack_file() -> None:
         template, SandboxFacts(images=dict.fromkeys(("postgres", "redis", "rabbitmq", "consul", "runtime"), "localhost/x:1"))
     )
     raw = cast("dict[str, object]", document["config"])["groundwork:settings"]
-    assert settings.parse(raw, "sandbox", is_secret=False).images.consul == "localhost/x:1"
+    assert parse(raw, "sandbox", pull_secret_is_encrypted=False).images.consul == "localhost/x:1"
 
 
 def test_a_template_without_settings_is_refused_with_the_fix() -> None:
