@@ -26,9 +26,9 @@ def test_three_quarters_of_the_memory_are_for_data() -> None:
 
 
 def words(client: RedisClient) -> list[str]:
-    """A client's rules, one by one."""
-    rules = redis.rules(client)
-    return rules.split() if isinstance(rules, str) else list(rules)
+    """A client's rules, one by one, as the accounts program reads them."""
+    (account,) = samples.accounts(samples.graph(samples.redis(client)), "redis")["clients"]
+    return account["rules"]
 
 
 def test_tls_is_1_2_or_newer() -> None:
@@ -51,7 +51,14 @@ def test_a_client_without_channels_has_none() -> None:
 def test_a_client_may_not_administer_and_has_no_way_in_without_its_password() -> None:
     granted = words(ORDERS)
     assert {"-@admin", "-@dangerous"} <= set(granted)
+    assert granted[[word[0] for word in granted].index("-")] == "-@all"  # the first word about commands: what is not named is closed
     assert not {"nopass", "allkeys", "allchannels", "~*", "&*"} & set(granted)
+
+
+def test_a_client_sees_no_names_of_other_keys_and_touches_no_functions() -> None:
+    granted = words(ORDERS)
+    assert {"-scan", "-randomkey", "-dbsize", "-select", "-function", "-fcall", "-fcall_ro"} <= set(granted)
+    assert not [word for word in granted if word.startswith("+") and not word.startswith("+@") and word != "+time"]
 
 
 def test_the_order_of_patterns_does_not_matter() -> None:
