@@ -63,6 +63,12 @@ def _namespace(stack: str, stack_file: str, wanted: Wanted, facts: ClusterFacts)
         yield f"{said}: this namespace belongs to the cluster itself: {fix}"
         return
     there = facts.namespace
+    if facts.elsewhere:
+        other = facts.elsewhere[0]
+        yield (
+            f"{said}: stack {stack!r} lives in namespace {other}, and a namespace cannot be renamed: its volumes would stay behind. Go back: "
+            f"pulumi config set --path settings.namespace {other}; or move the stack as in {GUIDE}#namespace"
+        )
     if there is None:
         return
     if there.terminating:

@@ -48,17 +48,17 @@ class Answers:
         found = self.by_path.get(parts.path)
         if found is None:
             # A list in a namespace that is not there is empty; an object is not found.
-            empty = parts.path.rpartition("/")[2] in NAMESPACED and "/namespaces/" in parts.path
+            empty = parts.path == "/api/v1/namespaces" or (parts.path.rpartition("/")[2] in NAMESPACED and "/namespaces/" in parts.path)
             return (200, b'{"kind":"List","items":null}') if empty else (404, b'{"kind":"Status","code":404}')
         return 200, json.dumps(selected(found, parse_qs(parts.query).get("labelSelector", [""])[0])).encode()
 
 
 def selected(answer: dict[str, Any], selector: str) -> dict[str, Any]:
-    """A list with those of its items that have the label `key=value`."""
+    """A list with those of its items that have all labels of the selector `key=value,...`."""
     if not selector:
         return answer
-    key, _, value = selector.partition("=")
-    return {**answer, "items": [item for item in answer["items"] if item["metadata"].get("labels", {}).get(key) == value]}
+    wanted = dict(term.split("=", 1) for term in selector.split(","))
+    return {**answer, "items": [item for item in answer["items"] if wanted.items() <= (item["metadata"].get("labels") or {}).items()]}
 
 
 def handler(answers: Answers) -> type[BaseHTTPRequestHandler]:

@@ -50,7 +50,7 @@ def test_a_context_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(
         UnusableCluster, match=r"settings\.cluster\.context = 'yours' in Pulumi\.dev\.yaml: no such context in .*; there are: mine, other"
     ):
-        read("yours", "Pulumi.dev.yaml", NAMESPACE)
+        read("yours", "dev", NAMESPACE)
 
 
 def test_an_api_server_that_is_gone_is_told_from_a_wrong_context(facts: Reading, server: ThreadingHTTPServer) -> None:
@@ -63,7 +63,7 @@ def test_an_api_server_that_is_gone_is_told_from_a_wrong_context(facts: Reading,
 def test_no_kubeconfig_at_all_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
     with pytest.raises(UnusableCluster, match="Point KUBECONFIG at a kubeconfig"):
-        read("mine", "Pulumi.dev.yaml", NAMESPACE)
+        read("mine", "dev", NAMESPACE)
 
 
 def test_credentials_that_have_ended_are_told_from_a_server_that_is_down(facts: Reading, answers: Answers) -> None:
