@@ -146,6 +146,8 @@ class Settings(BaseSettings):
     rabbitmq: RabbitmqSettings | None = None
     auth: AuthSettings = AuthSettings()
     config_prefix: str = "config/"
+    config_wait_seconds: Annotated[float, Field(ge=0)] = 10.0  # for the first answer, while a service that binds a model is not ready
+    fail_fast: bool | None = None  # after that wait: stay unready (true, as in `prod`) or serve the code's defaults and say so (as in `dev`)
     ttl_seconds: Annotated[float, Field(gt=0)] = 30.0
     deregister_after_seconds: Annotated[float, Field(ge=60)] = 1800.0
     drain_seconds: Annotated[float, Field(ge=0)] = 5.0
@@ -171,6 +173,11 @@ class Settings(BaseSettings):
     def effective_backend(self) -> Literal["memory", "consul"]:
         """The back end in use: Consul where one is configured, else the embedded one."""
         return self.backend or ("consul" if self.consul else "memory")
+
+    @property
+    def effective_fail_fast(self) -> bool:
+        """Whether a service without its configuration stays unready."""
+        return self.profile == "prod" if self.fail_fast is None else self.fail_fast
 
     @classmethod
     def settings_customise_sources(

@@ -119,7 +119,7 @@ class Work:
         self._make = make
         self._endless = endless
         self._fatal = fatal
-        self._stopped = False
+        self._stopped = self._done = False
         self._down = False
         self._began = self._failed_at = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -129,6 +129,11 @@ class Work:
     def task(self) -> asyncio.Task[None] | None:
         """The task that does it now; None while it pauses or when it is done."""
         return self._task
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended for good."""
+        return self._done
 
     @property
     def troubled(self) -> bool:
@@ -202,6 +207,7 @@ class Work:
         self._again = loop.call_later(pause, self.begin)
 
     def _finish(self) -> None:
+        self._done = True
         self._mark(down=False)
         self._supervisor.forget(self)
 

@@ -12,14 +12,14 @@ from prometheus_client import CollectorRegistry
 
 from groundwork.backends.base import Indexed
 from groundwork.consul.client import ConsulClient
-from groundwork.consul.errors import RateLimited
 from groundwork.consul.hub import WatchHub
 from groundwork.consul.metrics import consul_metrics
 from groundwork.consul.pacing import CONFIG, DISCOVERY, TokenBucket, WatchOptions, backoff
 from groundwork.discovery.client import DiscoveryClient, ServiceSnapshot
 from groundwork.discovery.consul_source import ConsulDiscoverySource
 from groundwork.discovery.errors import NotLoaded
-from groundwork.errors import BackendUnavailable, InvalidRequest
+from groundwork.errors import BackendUnavailable, InvalidRequest, RateLimited
+from groundwork.supervision import Supervisor
 from groundwork.testing.simulator import ConsulSimulator
 from tests.app.consul.support import PATIENCE, QUICK, SERVICE, ids, until, watching
 
@@ -51,8 +51,9 @@ async def test_r16_a_thousand_watchers_of_one_service_are_one_query(consul_simul
 async def test_r16_a_restarted_fleet_spreads_its_first_reads() -> None:
     delays: list[float] = []
     options = WatchOptions(start_jitter=1)
+    metrics = CollectorRegistry()
     for client in range(500):
-        hub: WatchHub[tuple[int, ...]] = WatchHub(options, consul_metrics(CollectorRegistry()), random=Random(client))
+        hub: WatchHub[tuple[int, ...]] = WatchHub(options, consul_metrics(metrics), Supervisor(registry=metrics), random=Random(client))
         lease = hub.lease("k", "k:k", never)
         delays.append(lease.query.delay)
         await hub.aclose()
@@ -179,7 +180,7 @@ async def test_a_fault_of_our_own_does_not_end_the_watch() -> None:
             turns += 1
             raise ZeroDivisionError
 
-    hub: WatchHub[tuple[int, ...]] = WatchHub(QUICK, consul_metrics(CollectorRegistry()))
+    hub: WatchHub[tuple[int, ...]] = WatchHub(QUICK, consul_metrics(CollectorRegistry()), Supervisor(registry=CollectorRegistry()))
     lease = hub.lease("k", "k:k", Faulty)
     await until(lambda: turns >= 3)
     assert isinstance(lease.query.freshness.error, BackendUnavailable)
