@@ -52,6 +52,7 @@ class ConsulRegistry:
         self._client = client
         self._holder = holder
         self._session: str | None = None
+        self._closed = False
 
     async def get(self, service_id: str) -> Stored | None:
         """The record as the leader has it."""
@@ -89,6 +90,8 @@ class ConsulRegistry:
 
     async def lead(self) -> bool:
         """Whether this process holds the sweeper's lock; tries to get it where nobody does. Consul gives it on when its holder dies."""
+        if self._closed:
+            return False
         try:
             if self._session is not None:
                 await self._client.session_renew(self._session)
@@ -103,7 +106,8 @@ class ConsulRegistry:
             return False
 
     async def close(self) -> None:
-        """Give the lock back, so that another replica sweeps at once."""
+        """Give the lock back for good, so that another replica sweeps at once."""
+        self._closed = True
         session, self._session = self._session, None
         if session is not None:
             try:

@@ -55,8 +55,6 @@ def decode(raw: bytes) -> Json:
         encode(value)
     except UnicodeEncodeError:
         raise InvalidConfig("a string holds half of a surrogate pair, which is no character: write the character itself") from None
-    except OverflowError:
-        raise InvalidConfig("a number does not fit into 64 bits: write it as a string") from None
     return value
 
 
