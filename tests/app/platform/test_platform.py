@@ -180,9 +180,19 @@ async def test_r51_every_task_of_a_running_process_is_supervised_and_none_dies_u
 
 
 async def test_a_normal_stop_breaks_nothing_and_gives_the_sweepers_lock_back(consul_simulator: ConsulSimulator) -> None:
+    found: list[object] = []
     async with Platform(settings(consul=consul_simulator.settings), configure_logs=False) as p:
+
+        async def work() -> None:
+            try:
+                await forever()
+            finally:
+                found.append(await p.backends.registry.list())  # a last word: what it uses is still open
+
+        p.run(work, name="worker")
         p.run(p.registry.run_sweeper, name="sweeper")
         await until(lambda: bool(consul_simulator.store.sessions))
+    assert found == [()]
     assert consul_simulator.store.sessions == {}
     assert p.health.state is State.DRAINING
     assert p.metrics.registry.get_sample_value("background_failures_total", {"task": "sweeper"}) is None
