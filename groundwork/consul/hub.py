@@ -1,4 +1,4 @@
-"""One watch per question, however many ask it. The last to leave keeps it warm for a while."""
+"""One watch per question, however many ask it. The last to leave keeps it warm for a while, and in an outage until the outage is over."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class WatchHub(Generic[T]):
             return
         self._users[key] -= 1
         if self._users[key] == 0:
-            self._lingering[key] = asyncio.get_running_loop().call_later(self.options.linger, self._drop, key)
+            self._linger(key)
 
     def get(self, key: Hashable) -> BlockingQuery[T] | None:
         """The running watch of `key`, not leased."""
@@ -136,9 +136,23 @@ class WatchHub(Generic[T]):
         """Make room: what lingers unused goes first."""
         if not self._lingering:
             raise InvalidRequest(f"{self._limit} watches run already, more would be refused by Consul: watch fewer things from one process")
-        oldest = next(iter(self._lingering))
+        oldest = min(self._lingering, key=self._irreplaceable)  # the first of those that could be read again
         self._lingering[oldest].cancel()
         self._drop(oldest)
+
+    def _linger(self, key: Hashable) -> None:
+        self._lingering[key] = asyncio.get_running_loop().call_later(self.options.linger, self._unused, key)
+
+    def _unused(self, key: Hashable) -> None:
+        """Nobody asked for a while: let it go, unless its answer is the last one that there is."""
+        if self._irreplaceable(key):
+            self._linger(key)
+        else:
+            self._drop(key)
+
+    def _irreplaceable(self, key: Hashable) -> bool:
+        query = self._queries[key]
+        return query.latest is not None and query.freshness.stale
 
     def _drop(self, key: Hashable) -> None:
         self._lingering.pop(key, None)
