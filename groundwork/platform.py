@@ -25,7 +25,7 @@ from groundwork.metrics import Metrics
 from groundwork.registry.client import RegistryClient
 from groundwork.registry.discovery import RestDiscovery
 from groundwork.registry.lease import LeaseKeeper, LocalRegistrar, Registrar
-from groundwork.registry.models import CheckSpec, Registration
+from groundwork.registry.own import own_registration
 from groundwork.registry.service import ServiceRegistry
 from groundwork.settings import Settings, load
 from groundwork.supervision import Make, Supervisor, Work
@@ -302,21 +302,8 @@ class Platform:
             self.run(self.registry.run_sweeper, name="sweeper")
         else:
             return  # the platform's own services are found by their Kubernetes Service
-        self._lease = LeaseKeeper(registrar, self._wish(), self.health, answers=self._answers)
+        self._lease = LeaseKeeper(registrar, own_registration(self.settings), self.health, answers=self._answers)
         self._keeping = self.supervisor.start(self._lease.run, name="lease")
-
-    def _wish(self) -> Registration:
-        settings = self.settings
-        metadata = {"version": settings.version} | ({"zone": settings.zone} if settings.zone else {})
-        return Registration(
-            service_name=settings.service,
-            service_id=settings.instance_id,
-            address=settings.address,
-            port=settings.http_port,
-            check=CheckSpec(ttl=f"{round(settings.ttl_seconds * 1000)}ms", deregister_after=f"{round(settings.deregister_after_seconds)}s"),
-            tags=settings.tags,
-            metadata=metadata,
-        )
 
     async def _answers(self) -> bool:
         """Whether this service's own port is open."""

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints,
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, JsonConfigSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from groundwork.errors import InvalidSettings
+from groundwork.errors import InvalidRequest, InvalidSettings
 
 MOUNT = Path("/run/groundwork")
 SETTINGS_FILE_VARIABLE = "PLATFORM_SETTINGS_FILE"
@@ -127,7 +127,7 @@ class AuthSettings(_Section):
 class Settings(BaseSettings):
     """Everything a service must know at start. Read it with `load()`."""
 
-    model_config = SettingsConfigDict(env_prefix="PLATFORM_", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="PLATFORM_", env_nested_delimiter="__", extra="forbid", frozen=True, allow_inf_nan=False)
 
     service: ServiceName
     profile: Literal["dev", "prod"] = "dev"
@@ -167,6 +167,20 @@ class Settings(BaseSettings):
             raise ValueError("backend is `consul` but `consul.address` is not set: set it, or backend to `memory`")
         if self.profile == "prod" and self.backend == "memory":
             raise ValueError("backend is `memory` in profile `prod`, where it would lose every registration: configure `consul`")
+        return self
+
+    @model_validator(mode="after")
+    def _can_work(self) -> Self:
+        from groundwork.config.layers import prefixes  # noqa: PLC0415 - the rules stand there, in one place, and use this module
+        from groundwork.registry.own import own_registration  # noqa: PLC0415 - likewise
+
+        own_registration(self)
+        try:
+            prefixes(self.config_prefix, self.service, self.profile)
+        except InvalidRequest as error:
+            raise ValueError(str(error)) from None
+        if self.metrics_port == self.http_port:
+            raise ValueError(f"metrics_port: {self.metrics_port} is http_port as well: give it another one")
         return self
 
     @property
