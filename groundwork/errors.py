@@ -11,12 +11,24 @@ class InvalidSettings(PlatformError):
     """A setting has a value that cannot work; the message names the key, the value and the fix."""
 
 
+class UnusableToken(InvalidSettings):
+    """A token's file holds characters that cannot stand in an HTTP header."""
+
+
 class BackendUnavailable(PlatformError):
     """The registry's or configuration's back end cannot be reached or has no leader. Not the same as "nothing there"."""
 
 
 class DeadlineExceeded(BackendUnavailable):
     """The back end did not answer within the deadline."""
+
+
+class RateLimited(BackendUnavailable):
+    """The server asks to come back later (429, or 503 with Retry-After). `retry_after` is in seconds, None where it did not say."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class PermissionDenied(PlatformError):

@@ -49,12 +49,20 @@ def _server(app: ASGIApp, host: str, port: int) -> _Server:
 
 
 def bind_address(settings: Settings) -> str:
-    """All interfaces in a pod; only this machine while the service's own address is loopback, because development has no authentication."""
+    """All interfaces in a pod, of the family of its own address; only this machine while that is loopback, because development has no
+    authentication.
+    """
     try:
-        local = ip_address(settings.address).is_loopback
-    except ValueError:
-        local = settings.address == "localhost"
-    return "127.0.0.1" if local else "0.0.0.0"  # noqa: S104 - a pod's network policy decides who reaches it
+        address = ip_address(settings.address)
+    except ValueError:  # a host name
+        return "127.0.0.1" if settings.address == "localhost" else "0.0.0.0"  # noqa: S104 - a pod's network policy decides who reaches it
+    if address.version == 6:
+        return "::1" if address.is_loopback else "::"
+    return "127.0.0.1" if address.is_loopback else "0.0.0.0"  # noqa: S104 - as above
+
+
+def _url(settings: Settings, port: int) -> str:
+    return f"http://{f'[{settings.address}]' if ':' in settings.address else settings.address}:{port}"
 
 
 async def serve(app: ASGIApp, settings: Settings, metrics: Metrics, *, leave: Callable[[], Awaitable[None]]) -> None:
@@ -71,7 +79,7 @@ async def serve(app: ASGIApp, settings: Settings, metrics: Metrics, *, leave: Ca
         loop.add_signal_handler(number, stop.set)
     servers = [loop.create_task(server.serve(), name="http") for server in (main, side)]
     stopping = loop.create_task(stop.wait())
-    log.info("serving", url=f"http://{settings.address}:{settings.http_port}", metrics=f"http://{settings.address}:{settings.metrics_port}/metrics")
+    log.info("serving", url=_url(settings, settings.http_port), metrics=f"{_url(settings, settings.metrics_port)}/metrics")
     try:
         await asyncio.wait([*servers, stopping], return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():

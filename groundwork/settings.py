@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints,
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, JsonConfigSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from groundwork.errors import InvalidSettings
+from groundwork.errors import InvalidRequest, InvalidSettings
 
 MOUNT = Path("/run/groundwork")
 SETTINGS_FILE_VARIABLE = "PLATFORM_SETTINGS_FILE"
@@ -142,7 +142,7 @@ class AuthSettings(_Section):
 class Settings(BaseSettings):
     """Everything a service must know at start. Read it with `load()`."""
 
-    model_config = SettingsConfigDict(env_prefix="PLATFORM_", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="PLATFORM_", env_nested_delimiter="__", extra="forbid", frozen=True, allow_inf_nan=False)
 
     service: ServiceName
     profile: Literal["dev", "prod"] = "dev"
@@ -161,6 +161,8 @@ class Settings(BaseSettings):
     rabbitmq: RabbitmqSettings | None = None
     auth: AuthSettings = AuthSettings()
     config_prefix: str = "config/"
+    config_wait_seconds: Annotated[float, Field(ge=0)] = 10.0  # for the first answer, while a service that binds a model is not ready
+    fail_fast: bool | None = None  # after that wait: stay unready (true, as in `prod`) or serve the code's defaults and say so (as in `dev`)
     ttl_seconds: Annotated[float, Field(gt=0)] = 30.0
     deregister_after_seconds: Annotated[float, Field(ge=60)] = 1800.0
     drain_seconds: Annotated[float, Field(ge=0)] = 5.0
@@ -182,10 +184,29 @@ class Settings(BaseSettings):
             raise ValueError("backend is `memory` in profile `prod`, where it would lose every registration: configure `consul`")
         return self
 
+    @model_validator(mode="after")
+    def _can_work(self) -> Self:
+        from groundwork.config.layers import prefixes  # noqa: PLC0415 - the rules stand there, in one place, and use this module
+        from groundwork.registry.own import own_registration  # noqa: PLC0415 - likewise
+
+        own_registration(self)
+        try:
+            prefixes(self.config_prefix, self.service, self.profile)
+        except InvalidRequest as error:
+            raise ValueError(str(error)) from None
+        if self.metrics_port == self.http_port:
+            raise ValueError(f"metrics_port: {self.metrics_port} is http_port as well: give it another one")
+        return self
+
     @property
     def effective_backend(self) -> Literal["memory", "consul"]:
         """The back end in use: Consul where one is configured, else the embedded one."""
         return self.backend or ("consul" if self.consul else "memory")
+
+    @property
+    def effective_fail_fast(self) -> bool:
+        """Whether a service without its configuration stays unready."""
+        return self.profile == "prod" if self.fail_fast is None else self.fail_fast
 
     @classmethod
     def settings_customise_sources(

@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from groundwork.backends.base import BlockingRead, ConfigEntry, Consistency, Indexed
+from groundwork.backends.consul_reconcile import Wanted, reconcile
 from groundwork.consul.client import ConsulClient
 from groundwork.consul.errors import SessionUnknown, TxnConflict
 from groundwork.consul.models import KvEntry, Weights
@@ -52,6 +53,7 @@ class ConsulRegistry:
         self._client = client
         self._holder = holder
         self._session: str | None = None
+        self._closed = self._leading = False
 
     async def get(self, service_id: str) -> Stored | None:
         """The record as the leader has it."""
@@ -87,8 +89,19 @@ class ConsulRegistry:
                 raise
             await self._client.txn(forget)  # somebody took it out of the catalog already
 
+    async def reconcile(self) -> int:
+        """Make the catalog agree with the records, where this process leads; how many instances were mended."""
+        if not self._leading:
+            return 0
+        wanted = [Wanted(stored.index, tuple(_catalog(stored.record))) for stored in await self.list()]
+        return await reconcile(self._client, NODE, RECORDS, wanted)
+
     async def lead(self) -> bool:
         """Whether this process holds the sweeper's lock; tries to get it where nobody does. Consul gives it on when its holder dies."""
+        self._leading = not self._closed and await self._lead()
+        return self._leading
+
+    async def _lead(self) -> bool:
         try:
             if self._session is not None:
                 await self._client.session_renew(self._session)
@@ -103,7 +116,8 @@ class ConsulRegistry:
             return False
 
     async def close(self) -> None:
-        """Give the lock back, so that another replica sweeps at once."""
+        """Give the lock back for good, so that another replica sweeps at once."""
+        self._closed, self._leading = True, False
         session, self._session = self._session, None
         if session is not None:
             try:

@@ -96,6 +96,10 @@ class MemoryRegistry:
         del self._store.records[known.record.service_id]
         self._store.commit(*self._topics(known.record))
 
+    async def reconcile(self) -> int:
+        """There is one copy."""
+        return 0
+
     async def lead(self) -> bool:
         """There is nobody else."""
         return True

@@ -38,6 +38,10 @@ class RegistryBackend(Protocol):
         """Forget `known`. Raises Conflict where it has changed or is gone."""
         ...
 
+    async def reconcile(self) -> int:
+        """Make what others discover agree with the records, where this process leads; how many instances were mended."""
+        ...
+
     async def lead(self) -> bool:
         """Whether this process is the one that ends leases now. Ask before each sweep."""
         ...
