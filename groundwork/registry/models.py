@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
@@ -17,6 +17,8 @@ MIN_INTERVAL = 5.0
 MIN_DEREGISTER = 60.0  # seconds: Consul's own floor (api-docs/agent/check)
 MAX_DEREGISTER = 7 * 86400.0
 MAX_TAGS, MAX_META = 64, 64  # Consul keeps 64 pairs, keys of 128 and values of 512 characters (agent/structs)
+
+Address = IPv4Address | IPv6Address
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>ms|s|m|h)")
@@ -52,12 +54,22 @@ def _deregister(text: str) -> str:
     return text
 
 
-def _address(text: str) -> str:
+def literal(text: str) -> Address | None:
+    """The IP address that `text` is; None for anything else, one with a scope included.
+
+    A scope (`fe80::1%eth0`) means something on one machine only, and ipaddress takes any text for one: `::1%]@[::2` would be an address too.
+    """
     try:
-        address = ip_address(text)
+        return None if "%" in text else ip_address(text)
     except ValueError:
+        return None
+
+
+def _address(text: str) -> str:
+    address = literal(text)
+    if address is None:
         if _HOST.fullmatch(text) is None or text.rsplit(".", 1)[-1][:1].isdigit():  # 127.1 and 0x7f000001 are no host names
-            raise ValueError("must be an IP address or a host name") from None
+            raise ValueError("must be an IP address without a scope, or a host name")
         return text
     if address.is_unspecified or address.is_multicast:
         raise ValueError("must be the address of one host")
@@ -112,6 +124,11 @@ class Registration(BaseModel):
     tags: Annotated[tuple[Tag, ...], Field(max_length=MAX_TAGS)] = ()
     metadata: Annotated[dict[MetaKey, MetaValue], Field(max_length=MAX_META)] = {}
     weight: Annotated[int, Field(ge=1, le=65535)] = 1
+
+    @property
+    def ip(self) -> Address | None:
+        """The address as an IP address; None where it is a host name. Whoever connects uses this and never the text."""
+        return literal(self.address)
 
     @field_validator("tags")
     @classmethod

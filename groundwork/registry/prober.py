@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import aiohttp
+from yarl import URL
 
-from groundwork.discovery.models import Instance, Status
-from groundwork.registry.models import Stored
+from groundwork.discovery.models import Status
+from groundwork.registry.models import Registration, Stored
 
 AT_ONCE = 32
 TIMEOUT = 2.0  # seconds
@@ -47,7 +48,9 @@ class Prober:
         wish = item.record.registration
         state = self._states[wish.service_id]
         state.due = now + wish.check.interval_seconds
-        url = Instance(id=wish.service_id, service=wish.service_name, address=wish.address, port=wish.port).url(wish.health_check)
+        url = url_of(wish)
+        if url is None:
+            return wish.service_id, Status.CRITICAL
         try:
             async with limit, session.get(url, allow_redirects=False) as answer:
                 status = Status.PASSING if 200 <= answer.status < 300 else Status.WARNING if answer.status == 429 else Status.CRITICAL
@@ -58,3 +61,8 @@ class Prober:
             return wish.service_id, status
         state.failures += 1
         return wish.service_id, status if state.failures >= FAILURES else None
+
+
+def url_of(wish: Registration) -> URL | None:
+    """What to ask, built from the parsed address; None where there is none: a name could mean another host each time."""
+    return None if wish.ip is None else URL.build(scheme="http", host=str(wish.ip), port=wish.port, path=wish.health_check)

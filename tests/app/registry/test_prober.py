@@ -14,6 +14,7 @@ from groundwork.auth import ANONYMOUS
 from groundwork.backends.memory import MemoryRegistry, MemoryStore
 from groundwork.discovery.models import Status
 from groundwork.registry.models import CheckSpec, Registration
+from groundwork.registry.prober import url_of
 from groundwork.registry.service import ServiceRegistry
 from tests.app.registry.backends import Clock
 
@@ -111,3 +112,9 @@ async def test_an_instance_that_stays_critical_is_forgotten(world: World, target
     await world.later(10)
     await world.later(1)
     assert await world.later(60) is None
+
+
+@pytest.mark.parametrize(("address", "url"), [("10.1.2.3", "http://10.1.2.3:8080/h"), ("fd00::1", "http://[fd00::1]:8080/h"), ("localhost", None)])
+def test_r39_only_an_ip_address_is_ever_asked(address: str, url: str | None) -> None:
+    found = url_of(Registration(service_name="s", service_id="s-1", address=address, port=8080, health_check="/h", check=CheckSpec(type="http")))
+    assert (None if found is None else str(found)) == url
