@@ -118,7 +118,7 @@ class Platform:
                     source = RestDiscovery(client)  # development: others are found where oneself is registered
             self._discovery = await stack.enter_async_context(DiscoveryClient(source, options=options, registry=self.metrics.registry))
             self._config = await stack.enter_async_context(self._config_store(self._backends))
-            self._registry = ServiceRegistry(self._backends.registry, metrics=self.metrics)
+            self._registry = ServiceRegistry(self._backends.registry, metrics=self.metrics, quota=settings.max_registrations)
             if self.verifier is not None:
                 stack.push_async_callback(self.verifier.close)
             self._add_checks()

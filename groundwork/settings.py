@@ -158,6 +158,7 @@ class Settings(BaseSettings):
     health_details: Literal["never", "authorized", "always"] | None = None
     snapshot_file: Path | None = None
     secrets_dir: Path | None = None
+    max_registrations: Annotated[int, Field(ge=1)] = 200  # instances of one service; 200 of the largest are 12 MiB in the registry
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

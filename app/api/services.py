@@ -35,6 +35,7 @@ Name = Annotated[ServiceName, Path(description="the service's name")]
 Id = Annotated[ServiceId, Path(description="the instance's id")]
 
 
+Of = Annotated[ServiceName | None, Query(alias="service_name", description="whose instance; needed only by who may change those of several services")]
 Reader = Annotated[Principal, Depends(requires(REGISTRY_READ))]
 Writer = Annotated[Principal, Depends(requires(REGISTRY_WRITE))]
 Beating = Annotated[Principal, Depends(requires(REGISTRY_WRITE, lane="heartbeat"))]
@@ -85,34 +86,32 @@ async def register(wish: Registration, request: Request, api: Api, caller: Write
     return RegisteredAnswer.of(outcome.stored, path)
 
 
-@router.put("/{service_id}/heartbeat", status_code=204, responses=responses(400, 401, 403, 404, 408, 413, 429, 503), summary="Renew the lease")
-async def heartbeat(service_id: Id, api: Api, caller: Beating, body: Heartbeat | None = None) -> None:
-    await api.registry.heartbeat(service_id, (body or Heartbeat()).health, caller)
+@router.put("/{service_id}/heartbeat", status_code=204, responses=responses(400, 401, 403, 404, 408, 409, 413, 429, 503), summary="Renew the lease")
+async def heartbeat(service_id: Id, api: Api, caller: Beating, body: Heartbeat | None = None, service: Of = None) -> None:
+    await api.registry.heartbeat(service_id, (body or Heartbeat()).health, caller, service=service)
 
 
 @router.put(
     "/{service_id}/maintenance",
     status_code=204,
-    responses=responses(400, 401, 403, 404, 408, 413, 429, 503),
+    responses=responses(400, 401, 403, 404, 408, 409, 413, 429, 503),
     summary="Take it out of service or back in",
 )
-async def maintenance(service_id: Id, api: Api, caller: Writer, body: Maintenance) -> None:
-    await api.registry.maintenance(service_id, (body.reason or "maintenance") if body.enabled else None, caller)
+async def maintenance(service_id: Id, api: Api, caller: Writer, body: Maintenance, service: Of = None) -> None:
+    await api.registry.maintenance(service_id, (body.reason or "maintenance") if body.enabled else None, caller, service=service)
 
 
-@router.delete("/{service_id}", status_code=204, responses=responses(400, 401, 403, 404, 408, 413, 429, 503), summary="Deregister an instance")
-async def deregister(service_id: Id, api: Api, caller: Writer) -> None:
-    await api.registry.deregister(service_id, caller)
+@router.delete("/{service_id}", status_code=204, responses=responses(400, 401, 403, 404, 408, 409, 413, 429, 503), summary="Deregister an instance")
+async def deregister(service_id: Id, api: Api, caller: Writer, service: Of = None) -> None:
+    await api.registry.deregister(service_id, caller, service=service)
 
 
 @router.get("", response_model=Page, response_model_exclude_none=True, responses=responses(400, 401, 403, 429, 503), summary="Everything registered")
 async def listed(
-    api: Api, _caller: Reader, limit: Annotated[int, Query(ge=1, le=1000)] = 100, after: Annotated[str, Query(max_length=128)] = ""
+    api: Api, _caller: Reader, limit: Annotated[int, Query(ge=1, le=1000)] = 100, after: Annotated[str, Query(max_length=200)] = ""
 ) -> Page:
-    rest = [stored for stored in await api.registry.instances() if stored.record.service_id > after]
-    page = rest[:limit]
-    following = page[-1].record.service_id if len(rest) > limit else None
-    return Page(services=[RegistrationAnswer.of(stored) for stored in page], next=following)
+    page = await api.registry.page(after, limit)
+    return Page(services=[RegistrationAnswer.of(stored) for stored in page.stored], next=page.following)
 
 
 @router.get(

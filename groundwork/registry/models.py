@@ -153,6 +153,7 @@ class Record(BaseModel):
 
     registration: Registration
     owner: str
+    issuer: str = ""  # who vouched for the owner: two issuers may give two callers the same name
     registered_at: str
     renewed_at: str
     renewals: int = 0
@@ -162,8 +163,24 @@ class Record(BaseModel):
 
     @property
     def service_id(self) -> str:
-        """The instance's id."""
+        """The instance's id, unique within its service."""
         return self.registration.service_id
+
+    @property
+    def name(self) -> str:
+        """Service and id, which together are unique: `user-service/user-service-001`."""
+        return name_of(self.registration.service_name, self.registration.service_id)
+
+    @classmethod
+    def parsed(cls, name: str, value: bytes) -> Self:
+        """The record that is stored under `name`. What a later version added to it is left out.
+
+        Raises ValueError where this version cannot read it, or where it is another one's.
+        """
+        record = cls.model_validate_json(value, extra="ignore")
+        if record.name != name:
+            raise ValueError(f"the record stored as {name} says that it is {record.name}")
+        return record
 
     @property
     def effective_status(self) -> Status:
@@ -195,3 +212,20 @@ class Stored:
 
     record: Record
     index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Records sorted by name. `unreadable` are the names of what is stored among them and is no record that this version can read.
+
+    `following` is the name after which the next page begins, None on the last one.
+    """
+
+    stored: tuple[Stored, ...]
+    unreadable: tuple[str, ...] = ()
+    following: str | None = None
+
+
+def name_of(service: str, service_id: str) -> str:
+    """The name under which an instance is stored: neither part can hold a slash."""
+    return f"{service}/{service_id}"

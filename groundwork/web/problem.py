@@ -63,8 +63,10 @@ class ProblemError(Exception):
 # The most precise type first: a subclass before its base.
 _KNOWN: tuple[tuple[type[errors.PlatformError], int, str, str], ...] = (
     (errors.InstanceConflict, 409, "instance-conflict", "Service ID already exists"),
+    (errors.InstanceAmbiguous, 409, "instance-ambiguous", "Which service's instance?"),
     (errors.Conflict, 409, "conflict", "The write lost against another one"),
     (errors.NotOwner, 403, "permission-denied", "Not the owner"),
+    (errors.QuotaExceeded, 403, "quota-exceeded", "As many as one caller may have"),
     (errors.ServiceUnknown, 503, "service-unknown", "Something behind this service is away"),  # whom it calls, not what it was asked for
     (errors.InstanceUnknown, 404, "instance-unknown", "No such instance"),
     (errors.NotFound, 404, "not-found", "Not found"),
