@@ -13,12 +13,12 @@ from fastapi.responses import Response, StreamingResponse
 
 from app.api.events import Event, stream
 from groundwork.auth import Principal
-from groundwork.auth.principal import CONFIG_READ, CONFIG_WRITE
+from groundwork.auth.principal import CONFIG_OWN, CONFIG_READ, CONFIG_WRITE
 from groundwork.backends.base import ConfigEntry, ConfigSource
 from groundwork.config.codec import PART, Json, decode
 from groundwork.config.secrets import REFERENCE
 from groundwork.consul.hub import WatchHub
-from groundwork.errors import Conflict, InvalidConfig, InvalidRequest, NotFound
+from groundwork.errors import Conflict, InvalidConfig, InvalidRequest, NotFound, NotOwner
 from groundwork.health import HealthRegistry, State
 from groundwork.web.guard import requires
 from groundwork.web.problem import ProblemError, responses
@@ -39,7 +39,7 @@ _VALUE: dict[str, object] = {"required": True, "content": {"application/json": {
 
 Key = Annotated[str, Path(max_length=400, pattern=KEY, description="such as `documents/limits`")]
 Reader = Annotated[Principal, Depends(requires(CONFIG_READ))]
-Writer = Annotated[Principal, Depends(requires(CONFIG_WRITE))]
+Writer = Annotated[Principal, Depends(requires(CONFIG_OWN, CONFIG_WRITE))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +108,9 @@ async def read(key: Key, request: Request, api: Api, _caller: Reader) -> Respons
     openapi_extra={"requestBody": _VALUE, "parameters": [_IF_MATCH]},
     summary="Create a value, or replace the one that If-Match names",
 )
-async def write(key: Key, request: Request, api: Api, _caller: Writer) -> Response:
+async def write(key: Key, request: Request, api: Api, caller: Writer) -> Response:
     """A new key needs no precondition; an existing one needs `If-Match` with its ETag, so that no write is lost."""
+    _check_owner(caller, key)
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json":
         raise ProblemError(415, "unsupported-media-type", "Unsupported media type", "send the value as application/json")
@@ -132,8 +133,9 @@ async def write(key: Key, request: Request, api: Api, _caller: Writer) -> Respon
     openapi_extra={"parameters": [_IF_MATCH]},
     summary="Remove the value that If-Match names",
 )
-async def remove(key: Key, request: Request, api: Api, _caller: Writer) -> Response:
+async def remove(key: Key, request: Request, api: Api, caller: Writer) -> Response:
     """Needs `If-Match` with the value's ETag."""
+    _check_owner(caller, key)
     expected = await _expected(api, key, request)
     if expected == 0:
         raise NotFound(f"{key} is not set")
@@ -165,6 +167,13 @@ async def _expected(api: ConfigApi, key: str, request: Request) -> int:
     if request.headers.get("if-none-match") == "*":
         raise _lost(key, created=True)
     raise ProblemError(428, "config-conflict", "If-Match is needed", f"{key} exists: read it and send its ETag as If-Match")
+
+
+def _check_owner(caller: Principal, key: str) -> None:
+    """Raises NotOwner unless the caller may write the configuration of the service that `key` begins with."""
+    service = re.split("[,/]", key, maxsplit=1)[0]
+    if not caller.configures(service):
+        raise NotOwner(f"{caller.subject} may not write the configuration of {service}: scope {CONFIG_OWN} is for one's own, {CONFIG_WRITE} for all")
 
 
 def _lost(key: str, *, created: bool) -> ProblemError:

@@ -136,6 +136,22 @@ async def test_r52_as_many_instances_as_one_caller_may_have(tokens: Issuer) -> N
         assert answers[2].json()["type"] == "urn:platform:problem:quota-exceeded"
 
 
+async def test_r43_a_service_writes_its_own_configuration_and_nobody_elses(strict: Api, tokens: Issuer) -> None:
+    own, foreign, shared = (f"/api/v1/config/{key}" for key in ("user-service,prod/limits", "document-service/limits", "application/limits"))
+    mine = tokens.token(scope="config:own", sub="system:serviceaccount:demo:user-service")
+    async with strict.client(token=mine) as service, strict.client(token=tokens.token(scope="config:write")) as operator:
+        assert (await service.put(own, json=1)).status_code == 201
+        for path in (foreign, shared):
+            created = await operator.put(path, json=1)
+            assert created.status_code == 201
+            for answer in (
+                await service.put(path, json=2, headers={"If-Match": created.headers["etag"]}),
+                await service.delete(path, headers={"If-Match": created.headers["etag"]}),
+            ):
+                assert (answer.status_code, answer.json()["title"]) == (403, "Not the owner")
+        assert (await service.delete(own, headers={"If-Match": "*"})).status_code == 204
+
+
 async def test_r44_a_caller_is_slowed_down_and_nobody_else(guarded: Api, tokens: Issuer) -> None:
     async with guarded.client(token=tokens.account("loud")) as loud, guarded.client(token=tokens.account("calm")) as calm:
         answers = [await loud.get(SERVICES) for _ in range(40)]
