@@ -34,6 +34,7 @@ class Metrics:
         self.registrations = Gauge("registrations", "Instances in the registry", ("status",), registry=r)
         self.records_unreadable = Gauge("records_unreadable", "Stored values that are no record of the registry's", registry=r)
         self.leases_expired_total = Counter("leases_expired_total", "Leases that ran out without a heartbeat", registry=r)
+        self.connections_cut_total = Counter("connections_cut_total", "Connections that broke a limit", ("reason",), registry=r)
         self.auth_failures_total = Counter("auth_failures_total", "Requests refused by the token check", ("reason",), registry=r)
         self.rate_limited_total = Counter("rate_limited_total", "Requests refused by the rate limit", registry=r)
 

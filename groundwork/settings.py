@@ -171,6 +171,11 @@ class Settings(BaseSettings):
     snapshot_file: Path | None = None
     secrets_dir: Path | None = None
     max_registrations: Annotated[int, Field(ge=1)] = 200  # instances of one service; 200 of the largest are 12 MiB in the registry
+    max_streams: Annotated[int, Field(ge=1)] = 500  # event streams and long polls of one replica
+    max_streams_per_caller: Annotated[int, Field(ge=1)] = 100
+    max_connections: Annotated[int, Field(ge=1)] = 1000  # to the service's port; idle ones make room
+    header_seconds: Annotated[float, Field(gt=0)] = 10.0  # until the head of a request is here
+    stall_seconds: Annotated[float, Field(gt=0)] = 10.0  # without a reader taking anything of a full buffer
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

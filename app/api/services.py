@@ -11,7 +11,7 @@ from typing import Annotated, cast
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from app.api.events import Event, stream
+from app.api.events import Event, EventStream, Streams, holder, last_seen
 from app.api.models import Heartbeat, InstanceAnswer, Maintenance, Page, RegisteredAnswer, RegistrationAnswer, ServicesAnswer
 from groundwork.auth import Principal
 from groundwork.auth.principal import REGISTRY_ADMIN, REGISTRY_READ, REGISTRY_WRITE
@@ -28,6 +28,7 @@ from groundwork.web.problem import ProblemError, responses
 
 PREFIX = "/api/v1/services"
 MAX_WAIT = 60.0  # seconds of a long poll
+MAX_TOLD = 1000  # services whose last event is kept
 STRATEGIES = ("random", "round_robin", "weighted_round_robin")
 LOCAL_STRATEGIES = ("least_connections", "p2c", "consistent_hash")  # need what only the caller's own process knows
 
@@ -49,7 +50,9 @@ class ServicesApi:
     discovery: DiscoveryClient
     health: HealthRegistry
     policy: AddressPolicy
+    streams: Streams
     turns: dict[str, int] = field(default_factory=dict[str, int])  # of round robin, by service
+    told: dict[str, tuple[ServiceSnapshot, Event]] = field(default_factory=dict[str, tuple[ServiceSnapshot, Event]])  # to event streams
 
 
 def _api(request: Request) -> ServicesApi:
@@ -124,7 +127,7 @@ async def discover(
     service_name: Name,
     request: Request,
     api: Api,
-    _caller: Reader,
+    caller: Reader,
     *,
     healthy_only: bool = True,
     tags: Annotated[list[Tag], Query(max_length=16)] = [],  # noqa: B006 - FastAPI copies it
@@ -134,7 +137,8 @@ async def discover(
 ) -> Response:
     snapshot = await _snapshot(api, service_name)
     if index is not None and snapshot.index == index:
-        snapshot = await _changed(api, snapshot, _wait(wait))
+        with api.streams.one(holder(request, caller)):
+            snapshot = await _changed(api, snapshot, _wait(wait))
     headers = {"ETag": f'"{snapshot.index}"', "Age": str(int(snapshot.age)), "Cache-Control": "no-cache"}
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
@@ -173,15 +177,29 @@ async def select(
     responses={200: {"content": {"text/event-stream": {}}}, **responses(400, 401, 403, 404, 429, 503)},
     summary="The instances of a service, again after each change",
 )
-async def events(service_name: Name, api: Api, _caller: Reader) -> StreamingResponse:
+async def events(service_name: Name, request: Request, api: Api, caller: Reader) -> EventStream:
+    """Whoever comes back with the `Last-Event-ID` of what is still so is told only of the next change."""
     await _snapshot(api, service_name)
+    changes = _changes(api, service_name, last_seen(request))
+    return EventStream(changes, streams=api.streams, caller=caller, request=request, draining=lambda: api.health.state is State.DRAINING)
 
-    async def changes() -> AsyncIterator[Event]:
-        async for snapshot in api.discovery.watch(service_name):
-            answer = ServicesAnswer.of(snapshot, list(snapshot.instances))
-            yield Event("service.changed", snapshot.index, answer.model_dump(mode="json"))
 
-    return stream(changes(), lambda: api.health.state is State.DRAINING)
+async def _changes(api: ServicesApi, service: str, seen: int | None) -> AsyncIterator[Event]:
+    async for snapshot in api.discovery.watch(service):
+        if snapshot.index != seen:
+            yield _told(api, snapshot)
+        seen = None  # it was the first one that mattered
+
+
+def _told(api: ServicesApi, snapshot: ServiceSnapshot) -> Event:
+    """The event that tells a state, made once for all streams."""
+    known = api.told.get(snapshot.service)
+    if known is None or known[0] is not snapshot:
+        if len(api.told) > MAX_TOLD:
+            api.told.clear()
+        answer = ServicesAnswer.of(snapshot, list(snapshot.instances))
+        known = api.told[snapshot.service] = snapshot, Event("service.changed", snapshot.index, answer.model_dump(mode="json"))
+    return known[1]
 
 
 async def _snapshot(api: ServicesApi, service: str) -> ServiceSnapshot:

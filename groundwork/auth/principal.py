@@ -17,7 +17,7 @@ _SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:(?P<namespace>[a-z0-9-]{1,
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A verified caller. `service` is the service name that it owns, None where it owns none. `expires` is when its token ends (Unix time)."""
+    """A verified caller. `service` is the service name that it owns, None where it owns none. Until `expires` (Unix time) its token is accepted."""
 
     subject: str
     issuer: str = ""

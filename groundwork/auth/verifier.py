@@ -122,7 +122,7 @@ def _principal(settings: IssuerSettings, claims: JsonObject, now: float) -> tupl
     brought = _scopes(claims) & frozenset(settings.token_scopes)
     scopes = frozenset(settings.scopes) | frozenset(settings.subject_scopes.get(subject, ())) | brought
     service = owned_service(subject, claims.get("svc"), settings)
-    return Principal(subject=subject, issuer=settings.issuer, scopes=scopes, service=service, expires=expires), expires
+    return Principal(subject=subject, issuer=settings.issuer, scopes=scopes, service=service, expires=expires + LEEWAY), expires
 
 
 def _scopes(claims: JsonObject) -> frozenset[str]:

@@ -38,7 +38,7 @@ async def listening(port: int) -> AsyncGenerator[None]:
 
 
 async def registered(p: Platform) -> list[str]:
-    return [stored.record.service_id for stored in await p.backends.registry.list()]
+    return [stored.record.service_id for stored in (await p.backends.registry.list()).stored]
 
 
 async def becomes(p: Platform, wanted: list[str]) -> None:
@@ -92,7 +92,7 @@ async def test_a_service_that_the_registry_forgot_registers_again() -> None:
     known = settings(ttl_seconds=1.0)
     async with Platform(known, configure_logs=False) as p, listening(known.http_port):
         await becomes(p, ["user-1"])
-        (stored,) = await p.backends.registry.list()
+        (stored,) = (await p.backends.registry.list()).stored
         await p.backends.registry.remove(stored)
         assert await registered(p) == []
         await becomes(p, ["user-1"])
