@@ -15,6 +15,7 @@ from app.api.events import Event, EventStream, Streams, holder, last_seen
 from app.api.models import Heartbeat, InstanceAnswer, Maintenance, Page, RegisteredAnswer, RegistrationAnswer, ServicesAnswer
 from groundwork.auth import Principal
 from groundwork.auth.principal import REGISTRY_ADMIN, REGISTRY_READ, REGISTRY_WRITE
+from groundwork.backends.blame import ours
 from groundwork.discovery.client import DiscoveryClient, ServiceSnapshot
 from groundwork.discovery.models import Instance
 from groundwork.errors import InvalidRequest, NoInstances
@@ -207,10 +208,11 @@ async def _snapshot(api: ServicesApi, service: str) -> ServiceSnapshot:
 
     Raises ProblemError 404 only after a successful answer says so, BackendUnavailable while there is none.
     """
-    if service in await api.discovery.services(timeout=2.0):  # a name that nobody registered gets no watch
-        snapshot = await api.discovery.read(service, timeout=2.0)
-        if snapshot.known:
-            return snapshot
+    with ours():  # the name was checked at the door; whatever is wrong from here on is not the caller's doing
+        if service in await api.discovery.services(timeout=2.0):  # a name that nobody registered gets no watch
+            snapshot = await api.discovery.read(service, timeout=2.0)
+            if snapshot.known:
+                return snapshot
     raise ProblemError(404, "service-unknown", "No such service", f"service {service} has no registered instance")
 
 

@@ -13,7 +13,8 @@ from typing import Final
 import structlog
 
 from groundwork.backends.base import BlockingRead, ConfigEntry, Consistency, Indexed
-from groundwork.backends.consul_records import RECORDS, ConsulRecords, ours
+from groundwork.backends.blame import ours
+from groundwork.backends.consul_records import RECORDS, ConsulRecords
 from groundwork.consul.client import MAX_VALUE, ConsulClient
 from groundwork.consul.errors import SessionUnknown, TxnConflict
 from groundwork.consul.models import KvEntry, Weights

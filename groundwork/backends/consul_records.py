@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from groundwork.backends.base import Consistency
+from groundwork.backends.blame import ours
 from groundwork.consul.client import ConsulClient
 from groundwork.consul.errors import AnswerTooLarge, BadAnswer, TxnConflict
 from groundwork.consul.models import KvEntry
 from groundwork.consul.txn import KvGet
-from groundwork.errors import BackendRefused, BackendUnavailable, InvalidRequest, NotFound, UnreadableRecord
+from groundwork.errors import BackendUnavailable, UnreadableRecord
 from groundwork.registry.models import Listing, Record, Stored
 
 RECORDS: Final = "registry/ids/"
@@ -49,6 +49,8 @@ class ConsulRecords:
                 "kv_keys", f"/v1/kv/{RECORDS}{below}", {"keys": None}, index=None, wait=None, consistency=Consistency.DEFAULT
             )
         if answer.status == 404:
+            if "X-Consul-Index" not in answer.headers:
+                raise BadAnswer("a 404 that is not Consul's: does consul.address lead to Consul itself, without a path?")
             return []
         try:
             keys = _KEYS.decode(answer.body)
@@ -106,18 +108,6 @@ class ConsulRecords:
                 continue
             return [result.kv.entry() for result in results if result.kv is not None]
         return []
-
-
-@contextmanager
-def ours() -> Generator[None]:
-    """What Consul calls invalid in here is the platform's fault, never that of whoever asked the platform.
-
-    Raises BackendRefused instead.
-    """
-    try:
-        yield
-    except (InvalidRequest, NotFound) as error:
-        raise BackendRefused(str(error)) from error
 
 
 def _why(error: ValueError) -> str:
