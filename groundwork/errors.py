@@ -31,12 +31,24 @@ class RateLimited(BackendUnavailable):
         self.retry_after = retry_after
 
 
+class BackendRefused(PlatformError):
+    """The back end calls invalid what the platform itself made up. Whoever asked the platform can do nothing about it."""
+
+
+class UnreadableRecord(BackendUnavailable):
+    """What is stored under a name is nothing that this version can read: written by hand, or by a later version."""
+
+
 class PermissionDenied(PlatformError):
     """The credentials do not allow the operation, or an answer was filtered by an access list."""
 
 
 class NotOwner(PlatformError):
     """The caller acts on a service that belongs to somebody else."""
+
+
+class QuotaExceeded(PlatformError):
+    """The caller has as much of something as one caller may have; the message names the limit and its setting."""
 
 
 class NotFound(PlatformError):
@@ -57,6 +69,10 @@ class Conflict(PlatformError):
 
 class InstanceConflict(Conflict):
     """The instance id is registered by another owner or with another body."""
+
+
+class InstanceAmbiguous(PlatformError):
+    """Several services have an instance of that id, and the caller may change all of them: it must say which one it means."""
 
 
 class InvalidConfig(PlatformError):

@@ -124,7 +124,7 @@ class Platform:
             self._discovery = await stack.enter_async_context(self._discovery_client(source))
             self._config = await stack.enter_async_context(self._config_store(self._backends))
             stack.callback(self._wait_for_configuration(self._config).cancel)
-            self._registry = ServiceRegistry(self._backends.registry, metrics=self.metrics)
+            self._registry = ServiceRegistry(self._backends.registry, metrics=self.metrics, quota=settings.max_registrations)
             if self.verifier is not None:
                 stack.push_async_callback(self.verifier.close)
             self._add_checks()

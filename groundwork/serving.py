@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from groundwork.metrics import CONTENT_TYPE, Metrics
 from groundwork.settings import Settings
+from groundwork.web.connections import BoundedProtocol, ConnectionLimits, bounded
 
 FINISH_SECONDS = 25  # for requests under way after the drain; drain + this + closing stays below the pod's grace period of 40 s
 KEEP_ALIVE = 75  # seconds: longer than clients keep idle connections, so that it is the client who closes them
@@ -31,10 +32,11 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(app: ASGIApp, host: str, port: int) -> _Server:
+def _server(app: ASGIApp, host: str, port: int, protocol: type[BoundedProtocol]) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
+            http=protocol,
             host=host,
             port=port,
             log_config=None,
@@ -71,8 +73,10 @@ async def serve(app: ASGIApp, settings: Settings, metrics: Metrics, *, leave: Ca
     A second signal ends the drain at once.
     """
     host = bind_address(settings)
-    main = _server(app, host, settings.http_port)
-    side = _server(_metrics_app(metrics), host, settings.metrics_port)
+    limits = ConnectionLimits(settings.max_connections, settings.header_seconds, settings.stall_seconds)
+    protocol = bounded(limits, metrics)
+    main = _server(app, host, settings.http_port, protocol)
+    side = _server(_metrics_app(metrics), host, settings.metrics_port, protocol)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -118,9 +118,10 @@ class RegistrySettings(_Section):
 
 
 class IssuerSettings(_Section):
-    """One issuer whose tokens the APIs accept. `jwks_token_file` is presented to the key set's URL (a cluster's API server wants one).
+    """One issuer whose tokens the APIs accept, and what it may speak for: what is not named here its tokens cannot claim.
 
-    `scopes` are granted to every valid token of the issuer, for issuers that put none into their tokens (ServiceAccount tokens).
+    `jwks_token_file` is presented to the key set's URL (a cluster's API server wants one). `scopes` are granted to every valid token of the
+    issuer, for issuers that put none into their tokens (ServiceAccount tokens).
     """
 
     issuer: str
@@ -129,14 +130,25 @@ class IssuerSettings(_Section):
     jwks_ca: Path | None = None
     jwks_token_file: Path | None = None
     scopes: tuple[str, ...] = ()
-    namespaces: tuple[str, ...] = ()  # whose ServiceAccounts own the service of their name; empty: those of any namespace
+    namespaces: tuple[str, ...] = ()  # whose ServiceAccounts own the service of their name
     subject_scopes: Mapping[str, tuple[str, ...]] = {}  # further scopes of single subjects, such as an operator's account
+    services: tuple[ServiceName, ...] = ()  # that a token may claim to own by its claim `svc`
+    token_scopes: tuple[str, ...] = ()  # that a token may bring by its claim `scope` or `scp`
 
 
 class AuthSettings(_Section):
     """Whose tokens are accepted. No issuer means that authentication is off, which profile `prod` refuses."""
 
     issuers: tuple[IssuerSettings, ...] = ()
+
+    @field_validator("issuers")
+    @classmethod
+    def _once_each(cls, issuers: tuple[IssuerSettings, ...]) -> tuple[IssuerSettings, ...]:
+        names = [one.issuer for one in issuers]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"issuer {min(twice)} stands twice: only one entry could count, so write all of it into one")
+        return issuers
 
 
 class Settings(BaseSettings):
@@ -175,6 +187,12 @@ class Settings(BaseSettings):
     health_details: Literal["never", "authorized", "always"] | None = None
     snapshot_file: Path | None = None
     secrets_dir: Path | None = None
+    max_registrations: Annotated[int, Field(ge=1)] = 200  # instances of one service; 200 of the largest are 12 MiB in the registry
+    max_streams: Annotated[int, Field(ge=1)] = 500  # event streams and long polls of one replica
+    max_streams_per_caller: Annotated[int, Field(ge=1)] = 100
+    max_connections: Annotated[int, Field(ge=1)] = 1000  # to the service's port; idle ones make room
+    header_seconds: Annotated[float, Field(gt=0)] = 10.0  # until the head of a request is here
+    stall_seconds: Annotated[float, Field(gt=0)] = 10.0  # without a reader taking anything of a full buffer
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

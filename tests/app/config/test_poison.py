@@ -84,7 +84,7 @@ async def test_r31_an_environment_that_is_not_text_is_named(consul_simulator: Co
         assert config.problems == {"environment:a": "not UTF-8"}
 
 
-async def test_r58_a_listener_that_raises_costs_one_value_and_is_counted(consul_simulator: ConsulSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_r60_a_listener_that_raises_costs_one_value_and_is_counted(consul_simulator: ConsulSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
     registry = CollectorRegistry()
     consul_simulator.put(OWN + "a", "1")
     async with store(consul_simulator, registry=registry) as config:
@@ -103,7 +103,7 @@ async def test_r58_a_listener_that_raises_costs_one_value_and_is_counted(consul_
         assert OWN not in config.problems
 
 
-async def test_r58_a_callback_that_ends_the_task_gets_the_next_change(consul_simulator: ConsulSimulator) -> None:
+async def test_r60_a_callback_that_ends_the_task_gets_the_next_change(consul_simulator: ConsulSimulator) -> None:
     consul_simulator.put(OWN + "a", "0")
     async with store(consul_simulator) as config:
         told = Recorder()
@@ -122,7 +122,7 @@ async def test_r58_a_callback_that_ends_the_task_gets_the_next_change(consul_sim
             await until(lambda number=number: told.news[-1:] == [number])
 
 
-async def test_r58_files_that_are_replaced_while_they_are_read_are_read_again(
+async def test_r60_files_that_are_replaced_while_they_are_read_are_read_again(
     consul_simulator: ConsulSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "limits.json").write_text("1")
@@ -151,7 +151,7 @@ async def test_r31_a_mounted_file_that_cannot_be_read_leaves_its_value_in_force(
         await until(lambda: config.get("limits", None) is None)
 
 
-async def test_r58_a_folder_that_the_kubelet_swaps_again_and_again_is_followed(consul_simulator: ConsulSimulator, tmp_path: Path) -> None:
+async def test_r60_a_folder_that_the_kubelet_swaps_again_and_again_is_followed(consul_simulator: ConsulSimulator, tmp_path: Path) -> None:
     """As the kubelet's atomic writer does it: a new hidden folder, one renamed link, the old folder removed."""
     done = threading.Event()
 

@@ -277,7 +277,7 @@ async def test_a_check_is_an_object_with_a_name_and_run() -> None:
     await health.stop()
 
 
-async def test_r58_a_check_whose_task_is_killed_is_asked_again() -> None:
+async def test_r60_a_check_whose_task_is_killed_is_asked_again() -> None:
     metrics = Metrics()
     supervisor = Supervisor(registry=metrics.registry, pauses=Pauses(first=0.001))
     health, probe = HealthRegistry(service="test", metrics=metrics, supervisor=supervisor), Probe()

@@ -44,7 +44,7 @@ async def listening(port: int) -> AsyncGenerator[None]:
 
 
 async def registered(p: Platform) -> list[str]:
-    return [stored.record.service_id for stored in await p.backends.registry.list()]
+    return [stored.record.service_id for stored in (await p.backends.registry.list()).stored]
 
 
 async def forever() -> None:
@@ -102,7 +102,7 @@ async def test_a_service_that_the_registry_forgot_registers_again() -> None:
     known = settings(ttl_seconds=1.0)
     async with Platform(known, configure_logs=False) as p, listening(known.http_port):
         await becomes(p, ["user-1"])
-        (stored,) = await p.backends.registry.list()
+        (stored,) = (await p.backends.registry.list()).stored
         await p.backends.registry.remove(stored)
         assert await registered(p) == []
         await becomes(p, ["user-1"])
@@ -135,7 +135,7 @@ async def test_background_work_that_fails_breaks_the_process() -> None:
         await until(lambda: p.health.live().http_status == 503)
 
 
-async def test_r58_background_work_given_as_a_function_is_begun_again_and_health_tells_of_it() -> None:
+async def test_r60_background_work_given_as_a_function_is_begun_again_and_health_tells_of_it() -> None:
     runs: list[int] = []
 
     async def fails_once() -> None:
@@ -152,7 +152,7 @@ async def test_r58_background_work_given_as_a_function_is_begun_again_and_health
         assert p.metrics.registry.get_sample_value("background_failures_total", {"task": "work"}) == 1
 
 
-async def test_r58_every_task_of_a_running_process_is_supervised_and_none_dies_unseen(tmp_path: Path) -> None:
+async def test_r60_every_task_of_a_running_process_is_supervised_and_none_dies_unseen(tmp_path: Path) -> None:
     """Each of them is killed in turn."""
     before = asyncio.all_tasks()
     known = settings(snapshot_file=tmp_path / "state.json", secrets_dir=tmp_path)
@@ -249,7 +249,7 @@ class Words(BaseModel):
 
 
 @pytest.mark.parametrize(("profile", "ready"), [("dev", 200), ("prod", 503)])
-async def test_r59_a_service_without_its_configuration_waits_and_then_does_what_its_profile_says(
+async def test_r61_a_service_without_its_configuration_waits_and_then_does_what_its_profile_says(
     consul_simulator: ConsulSimulator, profile: str, ready: int
 ) -> None:
     consul_simulator.put("config/user-service/words", '{"greeting": "Bye"}')

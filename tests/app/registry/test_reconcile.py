@@ -1,4 +1,4 @@
-"""The catalog of Consul says what the records say, whoever else has written to it (r60)."""
+"""The catalog of Consul says what the records say, whoever else has written to it (r62)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def seen(kind: Kind, service: str) -> tuple[Instance, ...]:
     return (await kind.discovery.service(ServiceQuery(service))(consistent=True)).value
 
 
-async def test_r60_a_node_that_was_deregistered_comes_back_with_all_of_its_instances(backend: Kind) -> None:
+async def test_r62_a_node_that_was_deregistered_comes_back_with_all_of_its_instances(backend: Kind) -> None:
     client, service = raw(backend), unique("lost")
     registry = await backend.leading()
     for number in (1, 2):
@@ -48,7 +48,7 @@ async def test_r60_a_node_that_was_deregistered_comes_back_with_all_of_its_insta
 
 
 @pytest.mark.parametrize("damage", ["removed", "moved", "declared critical"])
-async def test_r60_what_somebody_else_wrote_is_put_right(backend: Kind, damage: str) -> None:
+async def test_r62_what_somebody_else_wrote_is_put_right(backend: Kind, damage: str) -> None:
     client, service = raw(backend), unique("changed")
     registry = await backend.leading()
     await registry.register(wish(service, service), ANONYMOUS)
@@ -67,7 +67,7 @@ async def test_r60_what_somebody_else_wrote_is_put_right(backend: Kind, damage: 
     assert await seen(backend, service) == (before,)
 
 
-async def test_r60_an_instance_that_nobody_registered_is_removed(backend: Kind) -> None:
+async def test_r62_an_instance_that_nobody_registered_is_removed(backend: Kind) -> None:
     client, service = raw(backend), unique("stranger")
     await backend.leading()
     await client.txn([NodeSet(NODE, NODE_ADDRESS), ServiceSet(NODE, service, service, "192.0.2.66", 80)])
@@ -75,7 +75,7 @@ async def test_r60_an_instance_that_nobody_registered_is_removed(backend: Kind) 
     assert await seen(backend, service) == ()
 
 
-async def test_r60_what_changes_meanwhile_is_left_to_whoever_changed_it(backend: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_r62_what_changes_meanwhile_is_left_to_whoever_changed_it(backend: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """The records were read before: one of their instances goes, another one comes."""
     client, gone, new = raw(backend), unique("gone"), unique("new")
     registry = await backend.leading()
@@ -94,7 +94,7 @@ async def test_r60_what_changes_meanwhile_is_left_to_whoever_changed_it(backend:
     assert [one.id for one in await seen(backend, new)] == [new]
 
 
-async def test_r60_only_the_replica_that_leads_writes(backend: Kind) -> None:
+async def test_r62_only_the_replica_that_leads_writes(backend: Kind) -> None:
     client, service = raw(backend), unique("second")
     await (await backend.leading()).register(wish(service, service), ANONYMOUS)
     await client.txn([NodeDelete(NODE)])
