@@ -208,7 +208,7 @@ class Leading:
     def __init__(self, inner: RegistryBackend) -> None:
         self.name, self.get, self.list, self.create = inner.name, inner.get, inner.list, inner.create
         self.find, self.count, self.page = inner.find, inner.count, inner.page
-        self.replace, self.remove, self.close = inner.replace, inner.remove, inner.close
+        self.replace, self.remove, self.reconcile, self.close = inner.replace, inner.remove, inner.reconcile, inner.close
 
     async def lead(self) -> bool:
         return True

@@ -46,7 +46,7 @@ async def answered(error: Exception) -> httpx2.Response:
         errors.InvalidSettings(INSIDE),
         errors.StaleData(INSIDE),
         errors.PlatformError(INSIDE),
-        consul.InvalidToken(INSIDE),
+        errors.UnusableToken(INSIDE),
         consul.SessionUnknown(INSIDE),
         consul.TxnConflict((consul.OperationError(0, INSIDE),)),
         consul.FilteredByAccessList(INSIDE),
