@@ -91,6 +91,8 @@ class Forwards:
         """The ready pods behind a Service's port, and the port that each of them listens on."""
         spec = self.core.read_namespaced_service(service, self.namespace).spec
         name = next((p.name or "" for p in spec.ports if p.port == port), None)
+        if name is None:
+            raise ConnectionRefusedError(f"connection refused: the Service {service} has no port {port}")
         found: dict[str, int] = {}
         for piece in self.discovery.list_namespaced_endpoint_slice(self.namespace, label_selector=f"kubernetes.io/service-name={service}").items:
             target = next((p.port for p in piece.ports or [] if (p.name or "") == name), None)
