@@ -183,6 +183,7 @@ class Leading:
     def __init__(self, inner: RegistryBackend) -> None:
         self.name, self.get, self.list, self.create = inner.name, inner.get, inner.list, inner.create
         self.replace, self.remove, self.close = inner.replace, inner.remove, inner.close
+        self.reconcile = inner.reconcile
 
     async def lead(self) -> bool:
         return True
