@@ -210,8 +210,8 @@ class Settings(BaseSettings):
         own_registration(self)
         try:
             prefixes(self.config_prefix, self.service, self.profile)
-        except InvalidRequest as error:
-            raise ValueError(str(error)) from None
+        except InvalidRequest:
+            raise ValueError("config_prefix: must be a key that ends in /, such as config/") from None
         if self.metrics_port == self.http_port:
             raise ValueError(f"metrics_port: {self.metrics_port} is http_port as well: give it another one")
         return self

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
+import secrets
 from typing import Final
 
 import structlog
@@ -225,17 +226,21 @@ class ConsulConfig:
         return ConfigEntry(key=key, value=value, modify_index=next(result.kv.modify_index for result in results if result.kv is not None))
 
     async def _put_large(self, key: str, value: bytes, cas: int | None) -> ConfigEntry:
-        """The same for values that are too large for a transaction, whose request is limited to 512 KiB in base64."""
+        """The same for values that are too large for a transaction, whose request is limited to 512 KiB in base64.
+
+        The answer to such a write does not say its index, so the key is read again, and only a number of our own tells whose write it shows.
+        """
         if len(value) > MAX_VALUE:
             raise PayloadTooLarge(f"{key} has {len(value)} bytes, at most {MAX_VALUE} are kept")
+        mine = secrets.randbits(63) | 1
         with ours():
-            written = await self._client.kv_put(key, value, cas=cas)
+            written = await self._client.kv_put(key, value, cas=cas, flags=mine)
         if not written:
             raise Conflict(f"{key} has changed")
-        found = await self.get(key)
-        if found is None:
-            raise Conflict(f"{key} was removed right after the write")
-        return found
+        found = await self._client.kv_get(key, consistency=Consistency.CONSISTENT)
+        if found is None or found.flags != mine:
+            raise Conflict(f"{key} was written, and overwritten or removed right after: read it again")
+        return _entry(found)
 
     async def delete(self, key: str, *, cas: int | None = None) -> None:
         """Remove a value. Raises Conflict when `cas` does not hold."""

@@ -261,6 +261,8 @@ def _server_error(op: str, status: int, text: str) -> PlatformError:
         return PermissionDenied(f"Consul refuses {op}: {text}")
     if "invalid key name" in lowered:
         return InvalidRequest(f"Consul calls the key of {op} invalid: {text}")
+    if "invalid session ttl" in lowered:
+        return InvalidRequest(f"Consul calls the session invalid: {text}")
     if "invalid session" in lowered:
         return SessionUnknown(f"Consul no longer knows the session ({op})")
     return ServerFailure(f"Consul failed at {op} ({status}): {text}")

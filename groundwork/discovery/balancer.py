@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
@@ -14,6 +15,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from groundwork.discovery.client import ServiceSnapshot
 from groundwork.discovery.metrics import discovery_metrics
 from groundwork.discovery.models import Instance, Status
+from groundwork.discovery.retries import DEFAULT_RETRIES, Retries, RetryBudget, status_of
 from groundwork.discovery.strategies import strategy
 from groundwork.errors import InvalidRequest, NoInstances, ServiceUnknown
 
@@ -33,11 +35,15 @@ class Snapshots(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ejection:
-    """After `failures` failed requests in a row an instance is left out for `seconds`, longer each further time; at most `max_share` of all."""
+    """After `failures` failed requests in a row an instance is left out for `seconds`, longer each further time; at most `max_share` of all.
+
+    `server_errors`: whether an answer of 500 or more is a failed request too.
+    """
 
     failures: int = 5
     seconds: float = 30.0
     max_share: float = 0.5
+    server_errors: bool = False
 
     def __post_init__(self) -> None:
         if self.failures < 1 or self.seconds <= 0 or not 0 <= self.max_share <= 1:
@@ -78,6 +84,7 @@ class LoadBalancer:
         zone: str = "",
         ejection: Ejection = DEFAULT_EJECTION,
         panic: Panic = DEFAULT_PANIC,
+        retries: Retries = DEFAULT_RETRIES,
         failures: tuple[type[BaseException], ...] = CONNECTION_ERRORS,
         random: Random | None = None,
         registry: CollectorRegistry = REGISTRY,
@@ -86,10 +93,16 @@ class LoadBalancer:
         self.strategy = strategy_name
         self.picks = 0
         self.panics = 0
+        self.retries = 0
+        self.retries_refused = 0
         self.failures = failures
         self._snapshot = source.snapshot
         self._in_flight: dict[str, int] = {}
-        self._strategy = strategy(strategy_name, random or Random(), self._in_flight)  # noqa: S311 spreads load, guards nothing
+        self._random = random or Random()  # noqa: S311 spreads load, guards nothing
+        self._retries = retries
+        self._budget = RetryBudget(retries)
+        self._cut_off: list[tuple[asyncio.Task[object], int, Instance]] = []
+        self._strategy = strategy(strategy_name, self._random, self._in_flight)
         self._choose = self._strategy.choose
         self._zone = zone
         self._ejection = ejection
@@ -122,22 +135,44 @@ class LoadBalancer:
         """
         return Lease(self, key, exclude)
 
-    async def call(self, request: Callable[[Instance], Awaitable[R]], *, key: str = "", attempts: int = 2) -> R:
+    async def call(
+        self,
+        request: Callable[[Instance], Awaitable[R]],
+        *,
+        key: str = "",
+        attempts: int | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 one deadline over all attempts and the pauses between them
+    ) -> R:
         """Run `request`, and again on another instance if that one could not be reached. Only for requests that may be repeated.
 
-        Raises what the last attempt raised.
+        At most `attempts` times (else as `retries` says), all of them within `timeout` seconds. Raises what the last attempt raised, and
+        TimeoutError.
         """
+        most = self._retries.attempts if attempts is None else attempts
+        if most < 1:
+            raise InvalidRequest(f"attempts is {most}: need at least 1")
+        self._budget.earn()
         tried: frozenset[str] = frozenset()
-        for attempt in range(1, attempts + 1):
-            lease = self.acquire(key, exclude=tried)
-            try:
-                async with lease as instance:
-                    return await request(instance)
-            except self.failures:
-                if attempt == attempts:
-                    raise
+        async with asyncio.timeout(timeout):
+            for attempt in range(1, most):
+                lease = self.acquire(key, exclude=tried)
+                try:
+                    return await self._attempt(lease, request)
+                except self.failures:
+                    if not self._budget.spend():
+                        self.retries_refused += 1
+                        raise
+                self.retries += 1
                 tried |= {lease.picked}
-        raise InvalidRequest(f"attempts is {attempts}: need at least 1")
+                await asyncio.sleep(self._retries.pause_before(attempt + 1, self._random))
+            return await self._attempt(self.acquire(key, exclude=tried), request)
+
+    async def _attempt(self, lease: Lease, request: Callable[[Instance], Awaitable[R]]) -> R:
+        async with lease as instance:
+            answer = await request(instance)
+            if self.is_server_error(answer):
+                lease.failed()
+            return answer
 
     def in_flight(self, instance_id: str) -> int:
         """Requests of this process that run on an instance now."""
@@ -155,11 +190,11 @@ class LoadBalancer:
         if instance.id in exclude:
             others = tuple(other for other in self._candidates if other.id not in exclude)
             if others:
-                self._strategy.update(others)
+                self._offer(others)
                 try:
                     return self._choose(key)
                 finally:
-                    self._strategy.update(self._candidates)
+                    self._offer(self._candidates)
         return instance
 
     def begin(self, instance: Instance) -> None:
@@ -191,6 +226,30 @@ class LoadBalancer:
         self._out[instance.id] = monotonic() + self._ejection.seconds * times
         self._seen = None  # the candidates have changed
 
+    def is_server_error(self, answer: object) -> bool:
+        """Whether the answer, or the error, says that the server failed, and such answers count."""
+        return self._ejection.server_errors and (status_of(answer) or 0) >= 500
+
+    def cut_off(self, instance: Instance) -> None:
+        """The request's task was cancelled. If that was its caller's deadline the instance was too slow, and `settle` will see it."""
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            self._cut_off.append((task, task.cancelling(), instance))
+
+    def settle(self) -> None:
+        """Tell deadlines from other cancellations: `asyncio.timeout` takes its own back, and the task goes on; others end the task."""
+        undecided: list[tuple[asyncio.Task[object], int, Instance]] = []
+        for task, cancelling, instance in self._cut_off:
+            if task.cancelling() < cancelling:
+                self.report(instance, failed=True)
+            elif not task.done():
+                undecided.append((task, cancelling, instance))
+        self._cut_off = undecided
+
+    def _offer(self, candidates: tuple[Instance, ...]) -> None:
+        self._strategy.update(candidates)
+        self._choose = self._strategy.choose
+
     def _refresh(self, snapshot: ServiceSnapshot) -> None:
         back = [instance_id for instance_id, until in self._out.items() if until <= monotonic()]
         for instance_id in back:
@@ -201,7 +260,7 @@ class LoadBalancer:
         self._panicking = False
         self._candidates = self._candidates_of(snapshot)
         self._seen = snapshot
-        self._strategy.update(self._candidates)
+        self._offer(self._candidates)
         ids = {instance.id for instance in snapshot.instances}
         for table in (self._failed, self._times, self._out):
             for gone in table.keys() - ids:
@@ -246,6 +305,7 @@ class Lease:
 
     async def __aenter__(self) -> Instance:
         balancer = self._balancer
+        balancer.settle()
         instance = balancer.pick_other(self._key, self._exclude) if self._exclude else balancer.pick(self._key)
         balancer.begin(instance)
         self._instance = instance
@@ -258,7 +318,9 @@ class Lease:
             return
         balancer = self._balancer
         balancer.end(instance)
-        if self._failed or isinstance(error, balancer.failures):
+        if self._failed or isinstance(error, balancer.failures) or (error is not None and balancer.is_server_error(error)):
             balancer.report(instance, failed=True)
-        elif error is None:
+        elif error is None or (status_of(error) or 500) < 500:  # who refuses a request has answered it
             balancer.report(instance, failed=False)
+        elif isinstance(error, asyncio.CancelledError):
+            balancer.cut_off(instance)

@@ -11,6 +11,13 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+_COUNTS = {
+    "picks": "Instances picked",
+    "panics": "Picks while too few instances were healthy",
+    "retries": "Requests sent again to another instance",
+    "retries_refused": "Requests not sent again because too many had been",
+}
+
 
 class AgeSource(Protocol):
     """Something with snapshots."""
@@ -33,6 +40,10 @@ class PickSource(Protocol):
     def ejected(self) -> int: ...
     @property
     def panics(self) -> int: ...
+    @property
+    def retries(self) -> int: ...
+    @property
+    def retries_refused(self) -> int: ...
 
 
 class DiscoveryMetrics(Collector):
@@ -55,27 +66,31 @@ class DiscoveryMetrics(Collector):
         """Keep what it counted and stop reading it."""
         if balancer in self._balancers:
             self._balancers.discard(balancer)
-            self._past[balancer.service, balancer.strategy, "picks"] += balancer.picks
-            self._past[balancer.service, balancer.strategy, "panics"] += balancer.panics
+            _count(balancer, self._past)
 
     def collect(self) -> Iterable[Metric]:
         """Called by Prometheus."""
         ages = GaugeMetricFamily("snapshot_age_seconds", "Seconds since the instances of a service were last known to be current", labels=["service"])
         for service, age in sorted({service: age for client in self._clients for service, age in client.ages().items()}.items()):
             ages.add_metric([service], age)
-        picks = CounterMetricFamily("lb_picks", "Instances picked", labels=["service", "strategy"])
-        panics = CounterMetricFamily("lb_panics", "Picks while too few instances were healthy", labels=["service", "strategy"])
+        families = {kind: CounterMetricFamily(f"lb_{kind}", text, labels=["service", "strategy"]) for kind, text in _COUNTS.items()}
         ejected = GaugeMetricFamily("lb_ejected", "Instances that are left out now because they failed", labels=["service"])
         counts, out = Counter(self._past), Counter[str]()
         for balancer in self._balancers:
-            counts[balancer.service, balancer.strategy, "picks"] += balancer.picks
-            counts[balancer.service, balancer.strategy, "panics"] += balancer.panics
+            _count(balancer, counts)
             out[balancer.service] += balancer.ejected
         for (service, strategy, kind), count in sorted(counts.items()):
-            (picks if kind == "picks" else panics).add_metric([service, strategy], count)
+            families[kind].add_metric([service, strategy], count)
         for service, count in sorted(out.items()):
             ejected.add_metric([service], count)
-        return [ages, picks, panics, ejected]
+        return [ages, *families.values(), ejected]
+
+
+def _count(balancer: PickSource, into: Counter[tuple[str, str, str]]) -> None:
+    """Add what the balancer has counted."""
+    counts = {"picks": balancer.picks, "panics": balancer.panics, "retries": balancer.retries, "retries_refused": balancer.retries_refused}
+    for kind, count in counts.items():
+        into[balancer.service, balancer.strategy, kind] += count
 
 
 _by_registry: WeakKeyDictionary[CollectorRegistry, DiscoveryMetrics] = WeakKeyDictionary()

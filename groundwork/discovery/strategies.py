@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from random import Random
 from typing import Final, Literal, Protocol, get_args
@@ -27,8 +27,9 @@ class Strategy(Protocol):
         """These may be picked from now on."""
         ...
 
-    def choose(self, key: str) -> Instance:
-        """One of them. `key` matters to consistent_hash alone."""
+    @property
+    def choose(self) -> Callable[[str], Instance]:
+        """What picks one of them, until the next update. Its key matters to consistent_hash alone."""
         ...
 
     def loaded(self, instance_id: str, count: int) -> None:
@@ -109,6 +110,7 @@ class _ByLoad:
     """Requests in flight, in a list beside the candidates: a pick then touches two numbers and one instance, however many there are."""
 
     def __init__(self, random: Random, in_flight: Mapping[str, int]) -> None:
+        self._random_source = random
         self._random = random.random
         self._in_flight = in_flight
         self._candidates: Candidates = ()
@@ -136,9 +138,27 @@ class LeastConnections(_ByLoad):
 
 
 class PowerOfTwoChoices(_ByLoad):
-    """The less busy of two random ones: nearly as even as least_connections at a constant price."""
+    """The less busy of two random ones: nearly as even as least_connections at a constant price.
 
-    def choose(self, key: str) -> Instance:  # noqa: ARG002 the same shape for all
+    Where weights differ, both are drawn by weight, and less busy is who has fewer requests for its weight.
+    """
+
+    def __init__(self, random: Random, in_flight: Mapping[str, int]) -> None:
+        super().__init__(random, in_flight)
+        self._weights: tuple[int, ...] = ()
+        self._draw = Weighted((), random)
+        self.choose: Callable[[str], Instance] = self._of_equals
+
+    def update(self, candidates: Candidates) -> None:
+        super().update(candidates)
+        weights = tuple(map(weight_of, candidates))
+        equal = len(set(weights)) <= 1
+        self.choose = self._of_equals if equal else self._by_weight
+        if not equal and weights != self._weights:
+            self._draw = Weighted(weights, self._random_source)
+        self._weights = weights
+
+    def _of_equals(self, key: str) -> Instance:  # noqa: ARG002 the same shape for all
         loads = self._loads
         size = len(loads)
         if size == 1:
@@ -148,6 +168,37 @@ class PowerOfTwoChoices(_ByLoad):
         if other >= one:
             other += 1  # two different ones, each pair as likely
         return self._candidates[one if loads[one] <= loads[other] else other]
+
+    def _by_weight(self, key: str) -> Instance:  # noqa: ARG002 the same shape for all
+        loads, weights = self._loads, self._weights
+        one, other = self._draw.place(), self._draw.place()
+        return self._candidates[one if loads[one] * weights[other] <= loads[other] * weights[one] else other]
+
+
+class Weighted:
+    """Places drawn as often as their weights say, at a constant price (Vose's alias method). One weight at least is above 0."""
+
+    def __init__(self, weights: Sequence[int], random: Random) -> None:
+        self._random = random.random
+        self._size = len(weights)
+        self._keep = [1.0] * self._size
+        self._alias = list(range(self._size))
+        total = sum(weights)
+        share = [weight * self._size / total for weight in weights]
+        small = [place for place, one in enumerate(share) if one < 1.0]
+        large = [place for place, one in enumerate(share) if one >= 1.0]
+        while small and large:
+            low, high = small.pop(), large[-1]
+            self._keep[low], self._alias[low] = share[low], high
+            share[high] -= 1.0 - share[low]
+            if share[high] < 1.0:
+                small.append(large.pop())
+
+    def place(self) -> int:
+        """One of them."""
+        at = self._random() * self._size
+        place = int(at)
+        return place if at - place < self._keep[place] else self._alias[place]
 
 
 _MASK: Final = (1 << 64) - 1

@@ -73,6 +73,7 @@ class Answers:
 
     async def answer(self, seen: Request, body: bytes) -> Reply:
         """The answer to a request, when it is time."""
+        self.expire()
         access = self._access(seen.token)
         if access is None:
             return Reply(403, b"ACL not found")
@@ -197,12 +198,10 @@ class Answers:
             return handlers[seen.path](body, access)
         session = seen.path.rpartition("/")[2]
         if seen.path.startswith("/v1/session/renew/"):
-            known = session in self.store.sessions
-            return (
-                Reply(200, json.dumps([{"ID": session, "TTL": "15s"}]).encode())
-                if known
-                else Reply(404, f"Session id '{session}' not found".encode())
-            )
+            if not self.store.renew_session(session):
+                return Reply(404, f"Session id '{session}' not found".encode())
+            self._look_again(self.store.sessions[session].ttl)
+            return Reply(200, json.dumps([{"ID": session, "TTL": f"{self.store.sessions[session].ttl:g}s"}]).encode())
         if seen.path.startswith("/v1/session/destroy/"):
             self.store.end_session(session)
             return Reply(200, b"true")
@@ -231,7 +230,22 @@ class Answers:
     def _session(self, body: bytes, access: Access) -> Reply:
         del access
         wanted = json.loads(body or b"{}")
-        return Reply(200, json.dumps({"ID": self.store.open_session(str(wanted.get("Name", "")))}).encode())
+        ttl, delay = _duration(str(wanted.get("TTL") or "0s")), _duration(str(wanted.get("LockDelay", "15s")))
+        if ttl and not 10 <= ttl <= 86400:
+            return Reply(500, f"Invalid Session TTL '{round(ttl * 1e9)}', must be between [10s=24h0m0s]".encode())
+        session = self.store.open_session(str(wanted.get("Name", "")), ttl=ttl, lock_delay=delay)
+        self._look_again(ttl)
+        return Reply(200, json.dumps({"ID": session}).encode())
+
+    def _look_again(self, ttl: float) -> None:
+        """Blocking queries hear of a session's end although nobody asks at that moment."""
+        if ttl:
+            asyncio.get_running_loop().call_later(ttl, self.expire)
+
+    def expire(self) -> None:
+        """End the sessions whose time is over. Tests that turn `store.clock` call it; else it is called in time."""
+        if self.store.expire():
+            self.changed()
 
     def _txn(self, body: bytes, access: Access) -> Reply:
         try:

@@ -279,6 +279,31 @@ class ConsulContract:
         assert found.session == ""
         await consul.session_destroy(one)
 
+    async def test_a_lock_whose_holder_was_lost_stays_closed_for_its_delay(self, consul: ConsulClient) -> None:
+        lost, given_back = unique("lock"), unique("lock")
+        one, two = await consul.session_create(ttl=10, lock_delay=1), await consul.session_create(ttl=10, lock_delay=1)
+        for key in (lost, given_back):
+            assert await consul.kv_acquire(key, b"one", one)
+        assert await consul.kv_release(given_back, b"", one)
+        assert await consul.kv_acquire(given_back, b"two", two)
+        await consul.session_destroy(one)
+        assert not await consul.kv_acquire(lost, b"two", two)
+        async with asyncio.timeout(SOON):
+            while not await consul.kv_acquire(lost, b"two", two):  # noqa: ASYNC110 the lock is outside of this process
+                await asyncio.sleep(0.05)
+        await consul.session_destroy(two)
+
+    async def test_a_session_lives_for_ten_seconds_at_least(self, consul: ConsulClient) -> None:
+        with pytest.raises(InvalidRequest):
+            await consul.session_create(ttl=5)
+
+    async def test_flags_are_kept_beside_the_value(self, consul: ConsulClient) -> None:
+        key, flags = unique("k"), 2**63 - 1
+        await consul.kv_put(key, b"1", flags=flags)
+        found = await consul.kv_get(key)
+        assert found is not None
+        assert found.flags == flags
+
     async def test_an_ended_session_is_named_as_such(self, consul: ConsulClient) -> None:
         session = await consul.session_create(ttl=10)
         await consul.session_destroy(session)
@@ -296,8 +321,8 @@ class Backend(Protocol):
     @property
     def config(self) -> ConfigSource: ...
 
-    async def register(self, service: str, service_id: str, *, status: Status = Status.PASSING) -> None:
-        """Register an instance, or change its status."""
+    async def register(self, service: str, service_id: str, *, status: Status = Status.PASSING, zone: str = "") -> None:
+        """Register an instance, or change its status. `zone` goes into its metadata."""
         ...
 
     async def deregister(self, service_id: str) -> None:
@@ -374,6 +399,27 @@ class SourceContract:
         await backend.config.delete(key, cas=second.modify_index)
         assert await backend.config.get(key) is None
         await backend.config.delete(key)
+
+    @pytest.mark.parametrize("size", [8, 300 * 1024], ids=["small", "large"])
+    async def test_a_write_that_lost_changes_nothing_whatever_its_size(self, backend: Backend, size: int) -> None:
+        key, value = f"{unique('config')}/k", b"1" * size
+        first = await backend.config.put(key, value, cas=0)
+        second = await backend.config.put(key, b"2" * size, cas=first.modify_index)
+        assert second.modify_index > first.modify_index
+        for lost in (0, first.modify_index, second.modify_index + 1):
+            with pytest.raises(Conflict):
+                await backend.config.put(key, b"3" * size, cas=lost)
+        assert await backend.config.get(key) == second
+
+    async def test_a_change_of_nothing_but_metadata_is_seen(self, backend: Backend) -> None:
+        service = unique("service")
+        read = backend.discovery.service(ServiceQuery(service))
+        await backend.register(service, f"{service}-1")
+        (before,) = (await read()).value
+        await backend.deregister(f"{service}-1")
+        await backend.register(service, f"{service}-1", zone="z2")
+        (after,) = (await read(consistent=True)).value
+        assert (before.zone, after.zone) == ("", "z2")
 
     async def test_config_too_large_is_refused(self, backend: Backend) -> None:
         with pytest.raises(PayloadTooLarge):

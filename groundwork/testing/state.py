@@ -6,6 +6,7 @@ import copy
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from time import monotonic
 
 from groundwork.testing.wire import (
     Check,
@@ -51,6 +52,16 @@ class Tables:
         )
 
 
+@dataclass(frozen=True)
+class Session:
+    """A session: it ends `ttl` seconds after its last renewal (0: never), and its locks stay closed for `lock_delay` after that."""
+
+    name: str
+    ttl: float
+    lock_delay: float
+    ends_at: float
+
+
 class Refused(Exception):
     """An operation of a transaction does not hold."""
 
@@ -61,7 +72,9 @@ class Store:
     def __init__(self) -> None:
         self.index = 10  # Consul has written its own things before anybody asks
         self.tables: Tables = Tables()
-        self.sessions: dict[str, str] = {}
+        self.sessions: dict[str, Session] = {}
+        self.clock = monotonic
+        self._closed_until: dict[str, float] = {}
         self._frozen = False
 
     # Reading
@@ -113,8 +126,11 @@ class Store:
 
     def lock(self, key: str, value: bytes, session: str) -> bool:
         """Take a key's lock; False while another session holds it."""
+        self.expire()
         old = self.tables.keys.get(key)
         if old and old.session and old.session != session:
+            return False
+        if self._closed_until.get(key, 0.0) > self.clock():
             return False
         held = bool(old and old.session == session)
         self._put(key, value, 0, session, (old.lock_index if old else 0) + (0 if held else 1))
@@ -128,19 +144,36 @@ class Store:
         self._put(key, value, 0, "", old.lock_index)
         return True
 
-    def open_session(self, name: str) -> str:
+    def open_session(self, name: str, *, ttl: float = 0.0, lock_delay: float = 15.0) -> str:
         """A new session."""
         session = str(uuid.uuid4())
         self._next()
-        self.sessions[session] = name
+        self.sessions[session] = Session(name, ttl, lock_delay, self.clock() + ttl)
         return session
 
-    def end_session(self, session: str) -> None:
-        """End a session and release its locks."""
-        if self.sessions.pop(session, None) is not None:
+    def renew_session(self, session: str) -> bool:
+        """Start its time anew; False where it has ended."""
+        self.expire()
+        known = self.sessions.get(session)
+        if known is not None:
+            self.sessions[session] = replace(known, ends_at=self.clock() + known.ttl)
+        return known is not None
+
+    def end_session(self, session: str, *, at: float | None = None) -> None:
+        """End a session and release its locks, which nobody gets within its lock delay."""
+        ended = self.sessions.pop(session, None)
+        if ended is not None:
             for key, entry in list(self.tables.keys.items()):
                 if entry.session == session:
                     self._put(key, entry.value, entry.flags, "", entry.lock_index)
+                    self._closed_until[key] = (self.clock() if at is None else at) + ended.lock_delay
+
+    def expire(self) -> bool:
+        """End the sessions whose time is over; whether there was one. Consul may let them live up to twice as long, never shorter."""
+        over = [(session, known.ends_at) for session, known in self.sessions.items() if known.ttl and known.ends_at <= self.clock()]
+        for session, at in over:
+            self.end_session(session, at=at)
+        return bool(over)
 
     def set_node(self, name: str, address: str, meta: Mapping[str, str] | None = None) -> None:
         """Create or replace a node."""

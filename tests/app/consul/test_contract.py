@@ -30,9 +30,9 @@ class ConsulBackend:
         self.discovery: DiscoverySource = ConsulDiscoverySource(client)
         self.config: ConfigSource = ConsulConfig(client)
 
-    async def register(self, service: str, service_id: str, *, status: Status = Status.PASSING) -> None:
+    async def register(self, service: str, service_id: str, *, status: Status = Status.PASSING, zone: str = "") -> None:
         """Registers an instance, or changes its status."""
-        row = ServiceSet(NODE, service_id, service, "192.0.2.7", 80)
+        row = ServiceSet(NODE, service_id, service, "192.0.2.7", 80, meta={"zone": zone} if zone else {})
         await self._client.txn([NodeSet(NODE, "192.0.2.1"), row, CheckSet(NODE, f"lease:{service_id}", "lease", status.value, service_id)])
 
     async def deregister(self, service_id: str) -> None:

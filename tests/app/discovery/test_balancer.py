@@ -14,6 +14,7 @@ from groundwork.discovery import balancer as module
 from groundwork.discovery.balancer import Ejection, LoadBalancer, Panic
 from groundwork.discovery.client import ServiceSnapshot
 from groundwork.discovery.models import Instance, Status
+from groundwork.discovery.retries import Retries, RetryBudget, status_of
 from groundwork.discovery.strategies import STRATEGIES
 from groundwork.errors import InvalidRequest, NoInstances, ServiceUnknown
 
@@ -65,7 +66,15 @@ def some(count: int, *, status: Status = Status.PASSING, zone: str = "", weight:
 
 
 def balancer(
-    source: Fixed, strategy: str = "p2c", *, zone: str = "", ejection: Ejection | None = None, panic: Panic | None = None, seed: int = 1
+    source: Fixed,
+    strategy: str = "p2c",
+    *,
+    zone: str = "",
+    ejection: Ejection | None = None,
+    panic: Panic | None = None,
+    retries: Retries | None = None,
+    registry: CollectorRegistry | None = None,
+    seed: int = 1,
 ) -> LoadBalancer:
     """A balancer with a registry and a seed of its own."""
     return LoadBalancer(
@@ -75,8 +84,9 @@ def balancer(
         zone=zone,
         ejection=ejection or Ejection(),
         panic=panic or Panic(),
+        retries=retries or Retries(pause=0.001),
         random=Random(seed),
-        registry=CollectorRegistry(),
+        registry=registry or CollectorRegistry(),
     )
 
 
@@ -311,3 +321,185 @@ def test_picks_are_counted_when_they_are_scraped() -> None:
         lb.pick()
     assert registry.get_sample_value("lb_picks_total", {"service": SERVICE, "strategy": "random"}) == 5
     assert registry.get_sample_value("lb_ejected", {"service": SERVICE}) == 0
+
+
+async def hang(_instance: Instance) -> None:
+    await asyncio.Event().wait()
+
+
+async def times_out(lb: LoadBalancer) -> None:
+    """A caller whose own deadline passes."""
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.001):
+            await lb.call(hang)
+
+
+async def test_an_instance_that_lets_its_callers_deadlines_pass_is_ejected() -> None:
+    lb = balancer(Fixed(*some(2)), ejection=Ejection(failures=2))
+    for _ in range(4):
+        await times_out(lb)
+    lb.settle()
+    assert lb.ejected == 1
+
+
+async def test_the_balancers_own_deadline_covers_all_attempts_and_counts() -> None:
+    lb = balancer(Fixed(*some(2)), ejection=Ejection(failures=1))
+    with pytest.raises(TimeoutError):
+        await lb.call(hang, timeout=0.001)
+    lb.settle()
+    assert lb.ejected == 1
+
+
+async def test_a_request_that_nobody_waits_for_any_more_says_nothing_about_its_instance() -> None:
+    lb = balancer(Fixed(*some(2)), ejection=Ejection(failures=1))
+    for _ in range(5):
+        task = asyncio.create_task(lb.call(hang))
+        await asyncio.sleep(0)
+        lb.settle()
+        task.cancel()
+        await asyncio.wait({task})
+    lb.settle()
+    assert lb.ejected == 0
+
+
+class Answer:
+    """As an HTTP client answers."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+
+class Refused(Exception):
+    """As an HTTP client raises for a status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.response = Answer(status)
+
+
+@pytest.mark.parametrize("raised", [False, True], ids=["returned", "raised"])
+@pytest.mark.parametrize(("counts", "status", "ejected"), [(True, 503, 1), (True, 404, 0), (False, 503, 0)])
+async def test_server_errors_count_where_they_are_meant_to(raised: bool, counts: bool, status: int, ejected: int) -> None:
+    lb = balancer(Fixed(*some(4)), ejection=Ejection(failures=1, server_errors=counts))
+    sent: list[str] = []
+
+    async def request(instance: Instance) -> Answer:
+        sent.append(instance.id)
+        if raised:
+            raise Refused(status)
+        return Answer(status)
+
+    if raised:
+        with pytest.raises(Refused):
+            await lb.call(request)
+    else:
+        assert (await lb.call(request)).status == status
+    assert (len(sent), lb.ejected) == (1, ejected)
+
+
+async def test_who_refuses_a_request_has_answered_it_which_ends_a_row_of_failures() -> None:
+    lb = balancer(Fixed(*some(1)), ejection=Ejection(failures=2, max_share=1))
+    lb.pick()
+    for error in (ConnectionResetError(), Refused(404), ConnectionResetError()):
+        with pytest.raises(type(error)):
+            async with lb.acquire():
+                raise error
+    assert lb.ejected == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"), [(Answer(503), 503), (Refused(404), 404), (type("Response", (), {"status_code": 500})(), 500), ("text", None), (None, None)]
+)
+def test_the_status_of_what_clients_answer_and_raise(answer: object, status: int | None) -> None:
+    assert status_of(answer) == status
+
+
+async def test_retries_stop_when_nearly_all_requests_fail_and_it_is_counted() -> None:
+    registry = CollectorRegistry()
+    lb = balancer(Fixed(*some(10)), ejection=Ejection(failures=1000), retries=Retries(pause=0.0, share=0.1, reserve=5), registry=registry)
+    sent: list[str] = []
+
+    async def request(instance: Instance) -> None:
+        sent.append(instance.id)
+        raise ConnectionRefusedError
+
+    for _ in range(100):
+        with pytest.raises(ConnectionRefusedError):
+            await lb.call(request)
+    labels = {"service": SERVICE, "strategy": "p2c"}
+    retries = registry.get_sample_value("lb_retries_total", labels)
+    assert retries is not None
+    assert retries == len(sent) - 100
+    assert 13 <= retries <= 16  # the reserve, and a tenth
+    assert registry.get_sample_value("lb_retries_refused_total", labels) == 100 - retries
+
+
+async def test_between_two_attempts_there_is_a_pause_that_grows_and_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    lb = balancer(Fixed(*some(5)), retries=Retries(attempts=4, pause=1.0, reserve=1000))
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async def request(_instance: Instance) -> None:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(module.asyncio, "sleep", sleep)
+    for _ in range(200):
+        with pytest.raises(ConnectionRefusedError):
+            await lb.call(request)
+    for number, longest in enumerate((1.0, 2.0, 4.0)):
+        own = pauses[number::3]
+        assert longest * 0.9 < max(own) < longest
+        assert min(own) < longest * 0.1
+
+
+def test_a_budget_earns_its_share_and_saves_no_more_than_its_reserve() -> None:
+    budget = RetryBudget(Retries(share=0.5, reserve=2))
+    for _ in range(100):
+        budget.earn()
+    assert [budget.spend() for _ in range(3)] == [True, True, False]
+    budget.earn()
+    assert not budget.spend()
+    budget.earn()
+    assert budget.spend()
+
+
+@pytest.mark.parametrize("bad", [{"attempts": 0}, {"pause": -1.0}, {"share": 1.5}, {"reserve": -1}])
+def test_retries_that_cannot_work_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(InvalidRequest):
+        Retries(**bad)  # pyright: ignore[reportArgumentType]
+
+
+def test_p2c_goes_by_weight_while_nobody_is_busy() -> None:
+    light, heavy = some(1, weight=1)[0], some(1, weight=3, first=1)[0]
+    counts = counted(balancer(Fixed(light, heavy)), 4000)
+    assert 0.22 < counts[light.id] / 4000 < 0.28
+
+
+def test_p2c_gives_each_as_many_requests_at_once_as_its_weight_says() -> None:
+    instances = (*some(2, weight=1), *some(2, weight=4, first=2))
+    lb = balancer(Fixed(*instances))
+    for _ in range(1000):
+        lb.begin(lb.pick())
+    loads = [lb.in_flight(instance.id) for instance in instances]
+    assert all(95 <= load <= 105 for load in loads[:2])
+    assert all(395 <= load <= 405 for load in loads[2:])
+
+
+def test_p2c_never_picks_what_has_no_weight_and_takes_all_alike_where_none_has() -> None:
+    source = Fixed(*some(2, weight=0), *some(2, weight=2, first=2))
+    lb = balancer(source)
+    assert set(counted(lb, 500)) == {"i002", "i003"}
+    source.set(*some(3, weight=0))
+    assert min(counted(lb, 900).values()) > 200
+
+
+def test_p2c_follows_weights_that_change() -> None:
+    source = Fixed(*some(1, weight=1), *some(1, weight=9, first=1))
+    lb = balancer(source)
+    assert counted(lb, 1000)["i001"] > 800
+    source.set(*some(2))
+    assert 400 < counted(lb, 1000)["i001"] < 600
+    source.set(*some(1, weight=9), *some(1, weight=1, first=1))
+    assert counted(lb, 1000)["i000"] > 800

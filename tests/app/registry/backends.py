@@ -70,9 +70,10 @@ class Kind:
         assert await leads(self.records)
         return self.registry
 
-    async def register(self, service: str, service_id: str, *, status: Status = Status.PASSING) -> None:
+    async def register(self, service: str, service_id: str, *, status: Status = Status.PASSING, zone: str = "") -> None:
         """Register an instance, or change its status."""
-        await self.registry.register(wish(service, service_id), ANONYMOUS)
+        wanted = wish(service, service_id).model_copy(update={"metadata": {"zone": zone} if zone else {}})
+        await self.registry.register(wanted, ANONYMOUS)
         await self.registry.heartbeat(service_id, status, ANONYMOUS)
 
     async def deregister(self, service_id: str) -> None:

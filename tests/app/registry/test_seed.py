@@ -47,6 +47,9 @@ class Away:
     async def remove(self, known: Stored) -> None:
         raise self.error
 
+    async def reconcile(self) -> int:
+        raise self.error
+
     async def lead(self) -> bool:
         raise self.error
 
