@@ -69,6 +69,13 @@ async def test_what_is_no_good_token_is_401(guarded: Api, header: str) -> None:
     assert answer.status_code == 401
 
 
+async def test_two_tokens_are_none(guarded: Api, tokens: Issuer) -> None:
+    good = f"Bearer {tokens.account('a')}"
+    async with guarded.client() as http:
+        assert (await http.get(SERVICES, headers=[("Authorization", good)])).status_code == 200
+        assert (await http.get(SERVICES, headers=[("Authorization", good), ("Authorization", "Bearer x")])).status_code == 401
+
+
 async def test_a_token_in_the_query_is_not_looked_at(guarded: Api, tokens: Issuer) -> None:
     async with guarded.client() as http:
         assert (await http.get(SERVICES, params={"access_token": tokens.account("a")})).status_code == 401
