@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import warnings
 from typing import Final
 
 import aiohttp
 import msgspec
 import structlog
-from joserfc.errors import JoseError
+from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
 
 from groundwork.settings import IssuerSettings, read_secret
@@ -132,13 +133,15 @@ class IssuerKeys:
 
 
 def _public_key(data: dict[str, object]) -> PublicKey | None:
-    """A signing key from its JSON; None for encryption keys, secrets and types that no allowed algorithm uses."""
+    """A signing key from its JSON; None for encryption keys, secrets, types that no allowed algorithm uses, and what is no key at all."""
     if data.get("use", "sig") != "sig":
         return None
     known = {name: value for name, value in data.items() if isinstance(value, str)}
     try:
-        keys = KeySet.import_key_set({"keys": [known]}).keys  # pyright: ignore[reportArgumentType]
-    except (JoseError, ValueError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SecurityWarning)  # a key that is too small is refused below
+            keys = KeySet.import_key_set({"keys": [known]}).keys  # pyright: ignore[reportArgumentType]
+    except (JoseError, ValueError, TypeError, LookupError):  # a curve that joserfc does not know is a KeyError
         return None
     key = keys[0]
     if isinstance(key, RSAKey):

@@ -9,7 +9,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 from joserfc import jws
 from joserfc.errors import JoseError, SecurityWarning
@@ -27,8 +27,10 @@ MAX_TOKEN: Final = 8192  # bytes
 LEEWAY: Final = 30.0  # seconds that clocks may differ
 CACHE_SIZE: Final = 4096
 CACHE_SECONDS: Final = 60.0
+REFUSED_SECONDS: Final = 5.0  # as short as that because a key may be published, or a clock put right, meanwhile
 
 JsonObject = dict[str, object]
+T = TypeVar("T")
 
 
 class InvalidToken(Exception):
@@ -43,6 +45,7 @@ class TokenVerifier:
         self._keys = {settings.issuer: IssuerKeys(settings) for settings in issuers}
         self._clock = clock
         self._cache: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
+        self._refused: OrderedDict[bytes, tuple[float, str]] = OrderedDict()  # of its own: bad tokens must not push out good ones
         self._registry = jws.JWSRegistry(algorithms=list(ALGORITHMS))
 
     async def close(self) -> None:
@@ -59,15 +62,19 @@ class TokenVerifier:
             raise InvalidToken("token is malformed")
         fingerprint = sha256(token.encode()).digest()
         now = self._clock()
-        remembered = self._cache.get(fingerprint)
-        if remembered is not None and now < remembered[0]:
+        known = self._cache.get(fingerprint)
+        if known is not None and now < known[0]:
             self._cache.move_to_end(fingerprint)
-            return remembered[1]
-        principal, expires = await self._verify(token, now)
-        self._cache[fingerprint] = (min(expires, now + CACHE_SECONDS), principal)
-        self._cache.move_to_end(fingerprint)
-        while len(self._cache) > CACHE_SIZE:
-            self._cache.popitem(last=False)
+            return known[1]
+        refused = self._refused.get(fingerprint)
+        if refused is not None and now < refused[0]:
+            raise InvalidToken(refused[1])
+        try:
+            principal, expires = await self._verify(token, now)
+        except InvalidToken as error:  # a client with a bad token comes back with it
+            _remember(self._refused, fingerprint, (now + REFUSED_SECONDS, str(error)))
+            raise
+        _remember(self._cache, fingerprint, (min(expires, now + CACHE_SECONDS), principal))
         return principal
 
     async def _verify(self, token: str, now: float) -> tuple[Principal, float]:
@@ -98,6 +105,14 @@ class TokenVerifier:
         except (JoseError, ValueError, TypeError):
             raise InvalidToken("signature is not valid") from None
         return _principal(settings, claims, now)
+
+
+def _remember(cache: OrderedDict[bytes, T], key: bytes, value: T) -> None:
+    """The newest last; the oldest goes where there are too many."""
+    cache[key] = value
+    cache.move_to_end(key)
+    while len(cache) > CACHE_SIZE:
+        cache.popitem(last=False)
 
 
 def _principal(settings: IssuerSettings, claims: JsonObject, now: float) -> tuple[Principal, float]:

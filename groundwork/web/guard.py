@@ -15,6 +15,8 @@ from groundwork.web.problem import ProblemError
 
 MAX_SUBJECTS = 10_000  # whose rates are remembered; the least recent is forgotten
 
+INVALID = "invalid tokens"  # the lane of an address
+
 
 class RateLimit:
     """A token bucket per subject: `rate` a second, bursts of twice that. Buckets of different `lane` do not touch each other."""
@@ -46,7 +48,8 @@ class Guard:
     async def principal(self, request: Request) -> Principal:
         """Who calls.
 
-        Raises ProblemError 401 without a good token, 503 while tokens cannot be checked.
+        Raises ProblemError 401 without a good token, 429 after too many bad ones from an address, 503 while tokens cannot be checked. A good
+        token is never refused for the bad ones of others behind the same address (a sidecar, a gateway).
         """
         if self._verifier is None:
             return ANONYMOUS
@@ -65,6 +68,7 @@ class Guard:
             return await self._verifier.verify(token.strip())
         except InvalidToken as error:
             self._metrics.auth_failures_total.labels(reason="invalid").inc()
+            self._slow_down(_address(request), INVALID)
             challenge = f'Bearer realm="platform", error="invalid_token", error_description="{error}"'
             raise ProblemError(401, "unauthenticated", "The token is refused", str(error), headers={"WWW-Authenticate": challenge}) from None
         except KeysUnavailable:
@@ -84,11 +88,15 @@ class Guard:
             challenge = f'Bearer realm="platform", error="insufficient_scope", scope="{scopes[0]}"'
             detail = f"the token lacks scope {' or '.join(scopes)}"
             raise ProblemError(403, "permission-denied", "A scope is missing", detail, headers={"WWW-Authenticate": challenge})
-        wait = self._limit.take(self.identity(principal, request), lane, asyncio.get_running_loop().time())
+        self._slow_down(self.identity(principal, request), lane)
+        return principal
+
+    def _slow_down(self, who: str, lane: str) -> None:
+        """Raises ProblemError 429 where there were too many."""
+        wait = self._limit.take(who, lane, asyncio.get_running_loop().time())
         if wait > 0:
             self._metrics.rate_limited_total.inc()
             raise ProblemError(429, "rate-limited", "Too many requests", "slow down and try again", retry_after=max(1, round(wait + 0.5)))
-        return principal
 
     def identity(self, principal: Principal, request: Request) -> str:
         """Whom limits count: the caller, or its address while nobody says who calls."""

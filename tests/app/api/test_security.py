@@ -69,6 +69,13 @@ async def test_what_is_no_good_token_is_401(guarded: Api, header: str) -> None:
     assert answer.status_code == 401
 
 
+async def test_two_tokens_are_none(guarded: Api, tokens: Issuer) -> None:
+    good = f"Bearer {tokens.account('a')}"
+    async with guarded.client() as http:
+        assert (await http.get(SERVICES, headers=[("Authorization", good)])).status_code == 200
+        assert (await http.get(SERVICES, headers=[("Authorization", good), ("Authorization", "Bearer x")])).status_code == 401
+
+
 async def test_a_token_in_the_query_is_not_looked_at(guarded: Api, tokens: Issuer) -> None:
     async with guarded.client() as http:
         assert (await http.get(SERVICES, params={"access_token": tokens.account("a")})).status_code == 401
@@ -168,6 +175,16 @@ async def test_r44_heartbeats_never_starve(guarded: Api, tokens: Issuer) -> None
         while (await http.get(SERVICES)).status_code != 429:
             pass
         assert (await http.put(f"{SERVICES}/user-service-001/heartbeat")).status_code == 204
+
+
+async def test_r44_bad_tokens_from_an_address_are_slowed_down_and_no_good_one_is(guarded: Api, tokens: Issuer) -> None:
+    async with guarded.client(token="a.b.c") as bad, guarded.client(token=tokens.account("fresh")) as good, guarded.client(address="10.0.0.1") as far:
+        answers = [await bad.get(SERVICES, headers={"Authorization": f"Bearer a.b.{number}"}) for number in range(40)]
+        assert [answer.status_code for answer in answers[:5]] == [401] * 5
+        assert answers[-1].status_code == 429
+        assert int(answers[-1].headers["retry-after"]) >= 1
+        assert (await good.get(SERVICES)).status_code == 200
+        assert (await far.get(SERVICES, headers={"Authorization": "Bearer a.b.c"})).status_code == 401
 
 
 def test_r44_a_bucket_refills_with_time() -> None:

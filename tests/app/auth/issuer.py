@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 import time
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
 from joserfc import jwt
 from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, OKPKey, RSAKey
@@ -28,6 +31,12 @@ class Issuer:
         self.down = False
         self.requests = 0
         self.delay = 0.0
+        self.status = 200
+        self.location = ""  # where a redirect leads
+        self.uses: dict[str, str] = {}  # of keys that are not for signatures
+        self.unnamed: set[str] = set()  # keys that are published without their name
+        self.padding = 0  # bytes of nothing in the key set
+        self.strange: list[dict[str, object]] = []  # published beside the keys
         self.authorization: list[str] = []
         issuer = self
 
@@ -37,7 +46,9 @@ class Issuer:
                 issuer.authorization.append(self.headers.get("Authorization", ""))
                 time.sleep(issuer.delay)
                 body = b"" if issuer.down else issuer.key_set()
-                self.send_response(503 if issuer.down else 200)
+                self.send_response(503 if issuer.down else issuer.status)
+                if issuer.location:
+                    self.send_header("Location", issuer.location)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -69,18 +80,24 @@ class Issuer:
         self._server.server_close()
 
     def key_set(self) -> bytes:
-        return json.dumps({"keys": [key.as_dict(private=False) | {"kid": kid, "use": "sig"} for kid, key in self.keys.items()]}).encode()
+        return json.dumps({"keys": [self._published(kid, key) for kid, key in self.keys.items()] + self.strange}).encode() + b" " * self.padding
+
+    def _published(self, kid: str, key: Key) -> dict[str, object]:
+        named = {} if kid in self.unnamed else {"kid": kid}
+        return {**key.as_dict(private=False), "use": self.uses.get(kid, "sig"), **named}
 
     def add(self, kid: str, kind: str = "RSA") -> Key:
-        """A new key of type RSA, EC or OKP."""
-        key: Key
-        if kind == "RSA":
-            key = RSAKey.generate_key(2048)
-        elif kind == "EC":
-            key = ECKey.generate_key("P-256")
-        else:
-            key = OKPKey.generate_key("Ed25519")
-        self.keys[kid] = key
+        """A new key: RSA (2048 bits), EC (P-256), OKP (Ed25519), or one that is not good enough: weak (RSA of 1024 bits), Ed448."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SecurityWarning)
+            makers: dict[str, Callable[[], Key]] = {
+                "RSA": lambda: RSAKey.generate_key(2048),
+                "weak": lambda: RSAKey.generate_key(1024),
+                "EC": lambda: ECKey.generate_key("P-256"),
+                "OKP": lambda: OKPKey.generate_key("Ed25519"),
+                "Ed448": lambda: OKPKey.generate_key("Ed448"),
+            }
+            key = self.keys[kid] = makers[kind]()
         return key
 
     def claims(self, **changes: object) -> dict[str, object]:
@@ -95,7 +112,18 @@ class Issuer:
         algorithm = alg or {"RSA": "RS256", "EC": "ES256", "OKP": "Ed25519"}[key.key_type]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SecurityWarning)  # EdDSA is an old name, and issuers still use it
-            return jwt.encode({"alg": algorithm, "kid": kid, **(header or {})}, self.claims(**changes), key, algorithms=[algorithm])
+            named = {name: value for name, value in {"alg": algorithm, "kid": kid, **(header or {})}.items() if value is not None}
+            return jwt.encode(named, self.claims(**changes), key, algorithms=[algorithm])
+
+    def signed(self, header: dict[str, object]) -> str:
+        """A token with any header, which a library would refuse to sign: RS256 by key `one`."""
+        parts = ({"alg": "RS256", "kid": "one", **header}, self.claims())
+        text = ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts)
+        key = self.keys["one"]
+        assert isinstance(key, RSAKey)
+        assert key.private_key is not None
+        signature = key.private_key.sign(text.encode(), padding.PKCS1v15(), hashes.SHA256())
+        return f"{text}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
 
     def account(self, name: str, namespace: str = "demo") -> str:
         """A ServiceAccount's projected token."""

@@ -359,6 +359,40 @@ async def test_the_memory_of_tokens_is_bounded(running: Issuer, verifier: TokenV
     assert len(verifier._cache) == 3  # pyright: ignore[reportPrivateUsage] - the bound itself is what is tested
 
 
+async def test_r44_a_refused_token_is_remembered_for_a_moment(running: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, calls = Time(), 0
+    one = TokenVerifier([running.settings], clock=clock)
+    real = jws.deserialize_compact
+
+    def counted(*args: object, **options: object) -> object:
+        nonlocal calls
+        calls += 1
+        return real(*args, **options)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+    monkeypatch.setattr(module.jws, "deserialize_compact", counted)
+    token = with_parts(running.token(), claims=running.claims(sub="admin"))
+    for seconds in (0, 1, module.REFUSED_SECONDS):
+        clock.now += seconds
+        with pytest.raises(InvalidToken, match="signature is not valid"):
+            await one.verify(token)
+    assert calls == 2  # at the start, and after the moment
+    await one.close()
+
+
+async def test_r44_bad_tokens_push_no_good_one_out(running: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CACHE_SIZE", 3)
+    one = TokenVerifier([running.settings])
+    good = running.token()
+    await one.verify(good)
+    for number in range(10):
+        with pytest.raises(InvalidToken):
+            await one.verify(f"a.b.{number}")
+    monkeypatch.setattr(module.jws, "deserialize_compact", None)  # nothing can be verified any more
+    assert (await one.verify(good)).subject == "tester"
+    assert len(one._refused) == 3  # pyright: ignore[reportPrivateUsage] - the bound itself is what is tested
+    await one.close()
+
+
 @pytest.mark.parametrize(("subject", "scopes"), [("operator", {"config:read", "config:write"}), ("somebody", {"config:read"})])
 async def test_further_scopes_are_for_the_named_subject_alone(running: Issuer, subject: str, scopes: set[str]) -> None:
     running.down = False

@@ -252,6 +252,18 @@ async def test_r43_nobody_touches_anothers_instance(backend: Kind, other: str) -
     assert [one.status for one in await seen(backend, service)] == [Status.PASSING]
 
 
+async def test_r43_nobody_registers_for_anothers_service_or_learns_what_it_has(backend: Kind) -> None:
+    service, registry, caller = unique("owned"), backend.registry, tenant(unique("other"))
+    for attempt in (
+        registry.register(wish(service, f"{service}-2"), caller),
+        registry.heartbeat("unknown", Status.PASSING, caller, service=service),
+        registry.deregister("unknown", caller, service=service),
+    ):
+        with pytest.raises(NotOwner):
+            await attempt
+    assert await seen(backend, service) == ()
+
+
 async def test_r43_an_admin_may_change_every_instance(backend: Kind) -> None:
     service, registry = unique("helped"), backend.registry
     await registry.register(wish(service, service), tenant(service))

@@ -136,6 +136,12 @@ async def test_r52_one_record_that_cannot_be_written_keeps_no_other_lease_from_e
     assert [one.record.lapsed for one in stored] == [False, True]
 
 
+async def test_a_record_is_read_as_the_leader_has_it(world: World) -> None:
+    """An instance that was registered a moment ago is never called unknown, whichever server answers."""
+    await world.records.get("user-service", "well")
+    assert "consistent" in world.consul.requests[-1].query
+
+
 async def test_what_consul_calls_invalid_is_not_the_callers_mistake(world: World) -> None:
     with world.consul.fault(Fault(path="/v1/txn", status=400, body=b"invalid tag")), pytest.raises(BackendRefused):
         await world.registry.register(wish(), ANONYMOUS)
