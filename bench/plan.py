@@ -10,11 +10,18 @@ import time
 from statistics import median
 
 from bench.result import Result
-from components import network
-from components.lib.contracts import Placement
+from components import network, service
+from components.lib.contracts import Edge, Placement, ServerTls
+from components.lib.description import together
 from components.network import NetworkArgs
-from stacks import edges
-from stacks.settings import ServiceSettings, StackSettings, read
+from stacks import edges, services
+from stacks.catalog import ENGINES
+from stacks.cluster.effective import effective
+from stacks.cluster.facts import assumed
+from stacks.kind import Given, part
+from stacks.services import Shared
+from stacks.settings import ServiceSettings, StackSettings
+from stacks.stackfile import read
 
 AT = Placement(stack="bench", namespace="bench")
 PLAN_SECONDS = 3.0
@@ -47,6 +54,16 @@ def with_services(count: int) -> StackSettings:
     return read("dev").model_copy(update={"services": {f"service-{number}": service for number in range(count)}})
 
 
+def described(settings: StackSettings) -> tuple[Edge, ...]:
+    """The edges of a stack, as its parts describe them."""
+    tls = {kind: ServerTls(f"{kind}-tls", "groundwork-ca", "") for kind in ENGINES}
+    engines = {kind.name: part(kind, settings, Given(AT, "", tls, {})) for kind in ENGINES.values()}
+    cluster = effective(settings.cluster, assumed())
+    http = services.arguments(settings, Shared(AT, "", "groundwork-ca", services.issuer(cluster, AT), settings.profile), engines)
+    whole = together([*(engine.describe() for engine in engines.values()), *(service.describe(name, args) for name, args in http.items())])
+    return (*whole.edges, *edges.of_names(cluster, edges.clients(whole.edges)), *edges.of_token_keys(cluster, [AT.workload(name) for name in http]))
+
+
 def seconds_per_service(count: int) -> float:
     """What the edges and the policies of one service cost in a stack of `count`, without the garbage collector, which counts all live objects."""
     settings = with_services(count)
@@ -54,8 +71,7 @@ def seconds_per_service(count: int) -> float:
     gc.disable()
     try:
         began = time.perf_counter()
-        every = edges.all_edges(settings, ())
-        network.policies(NetworkArgs(AT, every))
+        network.policies(NetworkArgs(AT, described(settings)))
         return (time.perf_counter() - began) / count
     finally:
         gc.enable()

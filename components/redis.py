@@ -18,6 +18,7 @@ from components.lib.contracts import Use
 from components.lib.description import Description
 from components.lib.engine import Engine, EngineArgs, Spec
 from components.lib.problems import Problem, refuse
+from components.lib.redis_rules import redis_rules
 
 PORT = 6379
 UID = 999  # the image's `redis` user
@@ -106,19 +107,6 @@ def prepare_access_list() -> str:
     return f"umask 077 && {kept} | cat {BASE_DIR}/{BASE_FILE} - > {ACCESS_LIST}.new && mv -f {ACCESS_LIST}.new {ACCESS_LIST}"
 
 
-def rules(client: RedisClient) -> str:
-    """What a client may do: everything with its own keys and channels, and nothing that shows or changes what is not its own."""
-    return " ".join(
-        (
-            "resetkeys",
-            *(f"~{pattern}" for pattern in sorted(client.keys)),
-            "resetchannels",
-            *(f"&{pattern}" for pattern in sorted(client.channels)),
-            "+@all -@admin -@dangerous",
-        )
-    )
-
-
 def ready(failures: int, period: int) -> core.v1.ProbeArgs:
     """Ready means PONG."""
     return workload.exec_probe(["sh", "-c", PROBE], period=period, timeout=3, failures=failures)
@@ -187,7 +175,7 @@ def desired(args: RedisArgs, passwords: Mapping[str, str]) -> Mapping[str, objec
                 "name": client.name,
                 "login": accounts.login(client.name, args.rotation),
                 "password": passwords[client.name],
-                "rules": rules(client),
+                "rules": redis_rules(client.keys, client.channels),
             }
             for client in sorted(args.clients, key=lambda client: client.name)
         ],

@@ -69,6 +69,8 @@ def commands(holder: int) -> tuple[tuple[str, ...], ...]:
         (*inside, "ip", "link", "set", "lo", "up"),
         # Without this a packet to anywhere else would go to the host, which might forward it.
         (*inside, "ip", "route", "replace", "unreachable", "default"),
+        # The API server calls webhooks by their ClusterIP. kube-proxy rewrites that only after the kernel has found a route for it.
+        (*inside, "ip", "route", "replace", str(SERVICES), "dev", NODE_INTERFACE, "src", NODE_ADDRESS),
         (*inside, "sysctl", "-qw", "net.ipv4.ip_forward=1"),
         ("ip", "route", "replace", str(SERVICES), "via", NODE_ADDRESS, "dev", HOST_INTERFACE),
         ("ip", "route", "replace", str(PODS), "via", NODE_ADDRESS, "dev", HOST_INTERFACE),

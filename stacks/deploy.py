@@ -24,9 +24,8 @@ def wanted(stack: str, settings: StackSettings) -> Wanted:
 def deploy() -> None:
     """Deploys the current stack. Raises InvalidStackFile or UnusableCluster before anything is registered."""
     stack, settings = pulumi.get_stack(), stackfile.load()
-    file = f"Pulumi.{stack}.yaml"
     namespace = settings.namespace_of(stack)
-    facts = read(settings.cluster.context, file, namespace)
+    facts = read(settings.cluster.context, stack, namespace)
     if found := problems(stack, wanted(stack, settings), facts):
         raise stackfile.refusal(found)
     for warning in facts.warnings:

@@ -41,10 +41,11 @@ class Built:
 
 def build(stack: str, settings: StackSettings, facts: ClusterFacts, *, raise_quota: pulumi.ResourceHook | None = None) -> Built:
     """Registers everything that the stack is made of. `raise_quota` makes room before anything is deployed; a plan needs none."""
-    provider = kubernetes(settings, facts)
+    identity = cluster_identity(stack, settings, facts)
+    provider = kubernetes(settings, identity)
     cluster = effective(settings.cluster, facts)
 
-    namespace = Namespace("namespace", namespace_args(stack, settings), provider=provider)
+    namespace = Namespace("namespace", namespace_args(stack, settings, identity), provider=provider)
     within = pulumi.ResourceOptions(depends_on=[namespace])
     at = Placement(stack, settings.namespace_of(stack), namespace.name, settings.cluster.domain, settings.cluster.storage_class)
     at = replace(at, pull_secrets=pull_secret(settings, at, provider, within))
@@ -92,7 +93,17 @@ def build(stack: str, settings: StackSettings, facts: ClusterFacts, *, raise_quo
     return Built(every_edge, whole.demand, http)
 
 
-def kubernetes(settings: StackSettings, facts: ClusterFacts) -> Provider:
+def cluster_identity(stack: str, settings: StackSettings, facts: ClusterFacts) -> str:
+    """What the provider takes the cluster for: its UID, whatever a kubeconfig calls it. A change of it would replace every object.
+
+    Version 0.1 took the context's name, and said so nowhere: a stack that it made keeps that, written down in its namespace.
+    """
+    there: Mapping[str, str] = facts.namespace.annotations if facts.namespace else {}
+    old = f"{settings.cluster.context}/{stack}"
+    return there.get(labels.CLUSTER) or (facts.uid if facts.namespace is None or labels.ROTATION in there else old)
+
+
+def kubernetes(settings: StackSettings, identity: str) -> Provider:
     """The one provider: a context by name, never the kubeconfig's current one, and nothing of the kubeconfig in the state."""
     return Provider(
         "kubernetes",
@@ -100,19 +111,20 @@ def kubernetes(settings: StackSettings, facts: ClusterFacts) -> Provider:
         kubeconfig="",
         context=settings.cluster.context,
         # What a cluster is, whatever a kubeconfig calls it: a renamed context must not replace every object (pulumi-kubernetes#2745).
-        cluster_identifier=facts.uid,
+        cluster_identifier=identity,
         enable_config_map_mutable=True,
         enable_secret_mutable=True,
     )
 
 
-def namespace_args(stack: str, settings: StackSettings) -> NamespaceArgs:
+def namespace_args(stack: str, settings: StackSettings, identity: str) -> NamespaceArgs:
     """The namespace of the stack."""
     return NamespaceArgs(
         settings.namespace_of(stack),
         stack,
         settings.cluster.pod_security_version,
         rotation=settings.rotation,
+        cluster=identity,
         retain_data=settings.retain_data,
     )
 

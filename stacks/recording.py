@@ -40,6 +40,7 @@ class Registered:
     dependencies: tuple[str, ...]
     aliases: tuple[str, ...]
     ignore_changes: tuple[str, ...]
+    hooks: frozenset[tuple[str, str]]  # what happens, such as before_create, and the name of the hook
 
     @property
     def object_name(self) -> str | None:
@@ -155,8 +156,9 @@ class _Monitor(mocks.MockMonitor):
                     custom=request.custom,
                     delete_before_replace=request.deleteBeforeReplace,
                     dependencies=tuple(request.dependencies),
-                    aliases=tuple(alias.urn or alias.spec.name for alias in request.aliases),
+                    aliases=tuple(alias.urn or alias.spec.parentUrn or alias.spec.name for alias in request.aliases),
                     ignore_changes=tuple(request.ignoreChanges),
+                    hooks=frozenset((bound.name, hook) for bound, names in request.hooks.ListFields() for hook in names),
                 )
             )
         response = super().RegisterResource(request)

@@ -11,3 +11,7 @@ class AccountsError(PlatformError):
 
 class NotYet(PlatformError):
     """The engine does not do its work yet; the next try may succeed."""
+
+
+class Late(PlatformError):
+    """The engine has seen a newer generation of accounts: this run has nothing to say any more."""

@@ -1,5 +1,6 @@
 """Virtual hosts, users and permissions of RabbitMQ: each client may do everything in its own virtual host and nothing elsewhere.
 
+A certificate that changes is read by itself, within two minutes, or at once where Erlang keeps none in memory (`-ssl bypass_pem_cache true`).
 https://www.rabbitmq.com/docs/http-api-reference, https://www.rabbitmq.com/docs/passwords
 """
 
@@ -18,12 +19,15 @@ import aiohttp
 from aiormq.exceptions import AuthenticationError, ConnectionNotAllowed, ProbableAuthenticationError
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from app.accounts import https, waiting
+from app.accounts import certificates, https, waiting
+from app.accounts.certificates import Listener
 from app.accounts.desired import RabbitmqAccount, RabbitmqState
 from app.accounts.errors import AccountsError, NotYet
+from app.accounts.generations import obsolete, refuse_late
 from app.accounts.https import Api
 
 TAG = "groundwork"  # on our users: others are left alone. It grants nothing.
+SEEN = "/api/global-parameters/groundwork"  # the newest generation that was applied here
 HASHING = "rabbit_password_hashing_sha256"
 EVERYTHING = {"configure": ".*", "write": ".*", "read": ".*"}
 CONNECT_SECONDS = 10.0
@@ -63,6 +67,19 @@ class Permission(_Answer):
     read: str
 
 
+class Seen(_Answer):
+    """What generation was applied last."""
+
+    generation: int
+
+
+class Parameter(_Answer):
+    """Our global parameter as the management API shows it."""
+
+    value: Seen
+
+
+PARAMETER = TypeAdapter(Parameter)
 USER = TypeAdapter(User)
 USERS = TypeAdapter(list[User])
 VHOSTS = TypeAdapter(list[Vhost])
@@ -97,6 +114,15 @@ async def log_in(api: Api) -> None:
         raise NotYet(f"RabbitMQ answers {answer.status} to /api/whoami")
 
 
+async def keep_up(api: Api, generation: int) -> None:
+    """Remembers `generation` in a global parameter. Raises Late where RabbitMQ has seen a newer one."""
+    answer = await api.call("GET", SEEN)
+    seen = PARAMETER.validate_python(answer.body).value.generation if answer.status == 200 else 0
+    refuse_late("RabbitMQ", generation, seen)
+    if generation > seen:
+        await api.must("PUT", SEEN, {"value": {"generation": generation}})
+
+
 async def ensure_vhost(api: Api, client: RabbitmqAccount, existing: set[str]) -> bool:
     """Makes the client's virtual host exist. True where something changed."""
     if client.vhost in existing:
@@ -108,7 +134,7 @@ async def ensure_vhost(api: Api, client: RabbitmqAccount, existing: set[str]) ->
 
 async def ensure_user(api: Api, client: RabbitmqAccount) -> bool:
     """Makes the user exist with its password and without rights in the management. True where something changed."""
-    path = f"/api/users/{segment(client.name)}"
+    path = f"/api/users/{segment(client.login)}"
     answer = await api.call("GET", path)
     password = client.password.get_secret_value()
     if answer.status == 200:
@@ -116,33 +142,38 @@ async def ensure_user(api: Api, client: RabbitmqAccount) -> bool:
         if user.tag_names == {TAG} and hash_matches(password, user.password_hash):
             return False
     await api.must("PUT", path, {"password_hash": password_hash(password), "hashing_algorithm": HASHING, "tags": TAG})
-    log.info("user %s: %s", client.name, "new password" if answer.status == 200 else "created")
+    log.info("user %s: %s", client.login, "new password" if answer.status == 200 else "created")
     return True
 
 
 async def ensure_permissions(api: Api, client: RabbitmqAccount) -> bool:
     """Gives the user everything in its own virtual host, and nothing in any other. True where something changed."""
     wanted = Permission(vhost=client.vhost, **EVERYTHING)
-    found = PERMISSIONS.validate_python(await api.must("GET", f"/api/users/{segment(client.name)}/permissions"))
+    found = PERMISSIONS.validate_python(await api.must("GET", f"/api/users/{segment(client.login)}/permissions"))
     for permission in found:
         if permission.vhost != client.vhost:
-            await api.must("DELETE", f"/api/permissions/{segment(permission.vhost)}/{segment(client.name)}")
-            log.warning("user %s: lost its permissions in virtual host %s, which is not its own", client.name, permission.vhost)
+            await api.must("DELETE", f"/api/permissions/{segment(permission.vhost)}/{segment(client.login)}")
+            log.warning("user %s: lost its permissions in virtual host %s, which is not its own", client.login, permission.vhost)
     if wanted not in found:
-        await api.must("PUT", f"/api/permissions/{segment(client.vhost)}/{segment(client.name)}", EVERYTHING)
-        log.info("user %s: permissions in virtual host %s", client.name, client.vhost)
+        await api.must("PUT", f"/api/permissions/{segment(client.vhost)}/{segment(client.login)}", EVERYTHING)
+        log.info("user %s: permissions in virtual host %s", client.login, client.vhost)
     return found != [wanted]
 
 
-async def remove_strangers(api: Api, state: RabbitmqState) -> list[str]:
-    """Removes our users that are no longer declared, and `guest`, whose password everybody knows. Virtual hosts and queues stay."""
-    declared = {client.name for client in state.clients}
+async def remove_guest(api: Api) -> None:
+    """Removes the user whose password everybody knows."""
+    if (await api.call("DELETE", "/api/users/guest")).status != 404:
+        log.warning("user guest: removed")
+
+
+async def retire(api: Api, declared: set[str], generation: int) -> int:
+    """Removes our obsolete users; their connections end. Virtual hosts and queues stay. How many went."""
     users = USERS.validate_python(await api.must("GET", "/api/users"))
-    strangers = [user.name for user in users if user.name == "guest" or (TAG in user.tag_names and user.name not in declared)]
-    for name in strangers:
+    retired = [user.name for user in users if TAG in user.tag_names and obsolete(user.name, declared, generation)]
+    for name in retired:
         await api.must("DELETE", f"/api/users/{segment(name)}")
-        log.warning("user %s: not declared, removed; virtual hosts and their queues are kept", name)
-    return strangers
+        log.warning("user %s: removed; virtual hosts and their queues are kept", name)
+    return len(retired)
 
 
 async def verify(state: RabbitmqState, client: RabbitmqAccount, trust: ssl.SSLContext) -> None:
@@ -151,7 +182,7 @@ async def verify(state: RabbitmqState, client: RabbitmqAccount, trust: ssl.SSLCo
         connection = await aio_pika.connect(
             host=state.host,
             port=state.amqp_port,
-            login=client.name,
+            login=client.login,
             password=client.password.get_secret_value(),
             virtualhost=client.vhost,
             ssl=True,
@@ -159,18 +190,20 @@ async def verify(state: RabbitmqState, client: RabbitmqAccount, trust: ssl.SSLCo
             timeout=CONNECT_SECONDS,
         )
     except (AuthenticationError, ProbableAuthenticationError, ConnectionNotAllowed) as error:
-        raise AccountsError(f"{client.name} cannot log in to its virtual host {client.vhost} after all was applied: {error}") from None
+        raise AccountsError(f"{client.login} cannot log in to its virtual host {client.vhost} after all was applied: {error}") from None
     await connection.close()
 
 
 async def apply(state: RabbitmqState, password: str, trust: ssl.SSLContext, *, wait_seconds: float) -> str:
-    """Applies `state` and returns a line about what was done. Raises AccountsError."""
+    """Applies `state` and returns a line about what was done. Raises AccountsError, and Late where nothing was."""
     what = f"RabbitMQ at {state.host}"
     headers = {"Authorization": aiohttp.encode_basic_auth(state.admin, password, "utf-8")}
     async with https.api(what, state.host, state.port, trust, headers=headers) as api:
         await waiting.until(f"{what}:{state.port}", lambda: log_in(api), seconds=wait_seconds)
 
         async def agree() -> tuple[int, int]:
+            await keep_up(api, state.generation)
+            await remove_guest(api)
             existing = {vhost.name for vhost in VHOSTS.validate_python(await api.must("GET", "/api/vhosts"))}
             changed = 0
             for client in state.clients:
@@ -178,10 +211,13 @@ async def apply(state: RabbitmqState, password: str, trust: ssl.SSLContext, *, w
                 user = await ensure_user(api, client)
                 permissions = await ensure_permissions(api, client)
                 changed += vhost or user or permissions
-            return changed, len(await remove_strangers(api, state))
+            logins = {client.login for client in state.clients}
+            return changed, await retire(api, logins, state.generation) if state.retire else 0
 
-        changed, removed = await waiting.until(what, agree, seconds=wait_seconds)
+        changed, retired = await waiting.until(what, agree, seconds=wait_seconds)
+    listeners = [Listener(state.host, port) for port in (state.port, state.amqp_port)]
+    await certificates.wait_for(what, state.certificate, listeners, trust, seconds=wait_seconds)
     for client in state.clients:
         # The listener for clients opens after the management's.
         await waiting.until(f"{what}:{state.amqp_port}", lambda client=client: verify(state, client, trust), seconds=wait_seconds)
-    return f"{len(state.clients)} clients can log in, {changed} of them changed, {removed} removed"
+    return f"{len(state.clients)} clients can log in, {changed} of them changed, {retired} accounts retired"

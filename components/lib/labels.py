@@ -19,6 +19,7 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 
 KEEP = "groundwork/keep"  # label of Secrets that open a volume: what they hold is used again as long as they are there
 ROTATION = "groundwork/rotation"  # annotation of the namespace: the generation of credentials that is in use
+CLUSTER = "groundwork/cluster"  # annotation of the namespace: what Pulumi's provider takes this cluster for
 CONTENT_HASH = "groundwork/content-hash"  # pod annotation: pods roll when what they mount changes
 
 

@@ -9,11 +9,10 @@ from collections.abc import Iterable
 from kubernetes.utils.quantity import parse_quantity  # pyright: ignore[reportUnknownVariableType] its parameter has no type
 from pydantic import SecretStr
 
+from components.lib.labels import ROTATION
 from stacks.cluster.answers import ClaimObject, Job, Namespace, Secret, StatefulSet, StorageClassObject
 from stacks.cluster.facts import Claim, NamespaceFacts, StatefulSetFacts, StorageClass, UnusableCluster
 
-KEEP_LABEL = "groundwork/keep"
-ROTATION = "groundwork/rotation"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 GIB = 1024**3
 
@@ -35,7 +34,7 @@ def storage_classes(found: Iterable[StorageClassObject]) -> tuple[StorageClass, 
 def namespace_facts(found: Namespace) -> NamespaceFacts:
     """Whose it is, and whether it goes."""
     going = found.status.phase == "Terminating" or found.metadata.deletion_timestamp is not None
-    return NamespaceFacts(labels=found.metadata.labels, terminating=going)
+    return NamespaceFacts(labels=found.metadata.labels, terminating=going, annotations=found.metadata.annotations)
 
 
 def rotation(found: Namespace) -> int | None:

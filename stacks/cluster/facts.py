@@ -48,6 +48,7 @@ class NamespaceFacts:
 
     labels: Mapping[str, str]
     terminating: bool
+    annotations: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ class ClusterFacts:
 
     `uid` is that of the namespace kube-system: what a cluster is, whatever its context is called. `jwks_in_cluster` says that the keys of
     `issuer` come from the API server, which wants its own CA and a token; otherwise `jwks_url` is public. `api_servers` are the addresses
-    before and behind the Service default/kubernetes. `network_plugin` None means one that is not recognised. `done_jobs` are the Jobs that
+    before and behind the Service default/kubernetes. `network_plugin` None means one that is not recognised.
+    `elsewhere` are other namespaces of the same stack. `done_jobs` are the Jobs that
     succeeded, with the image of their first container. `kept` are the Secrets with the label groundwork/keep=true, by name and key.
     """
 
@@ -95,6 +97,7 @@ class ClusterFacts:
     ip_families: tuple[str, ...]
     storage_classes: tuple[StorageClass, ...] = ()
     namespace: NamespaceFacts | None = None
+    elsewhere: tuple[str, ...] = ()
     claims: Mapping[str, Claim] = field(default_factory=dict[str, Claim])
     stateful_sets: Mapping[str, StatefulSetFacts] = field(default_factory=dict[str, StatefulSetFacts])
     done_jobs: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
-from components.lib import versions
+from components.lib import labels, versions
 from stacks.cluster import contents, network
 from stacks.cluster.answers import (
     ApiGroups,
@@ -69,6 +69,12 @@ def slices_of(namespace: str) -> Question[Listed[EndpointSlice]]:
     )
 
 
+def namespaces_of(stack: str) -> Question[Listed[Namespace]]:
+    """All namespaces of a stack."""
+    selector = quote(f"{labels.PART_OF}=groundwork,{labels.INSTANCE}={stack}", safe="")
+    return Question(f"/api/v1/namespaces?labelSelector={selector}", Listed[Namespace], "list namespaces")
+
+
 @dataclass(frozen=True)
 class Resolving:
     """The questions whose answers say who resolves names."""
@@ -113,7 +119,7 @@ class Inside:
             inquiry.ask(Question(f"/apis/batch/v1/namespaces/{ns}/jobs", Listed[Job], f"list jobs.batch {where}")),
             inquiry.ask(
                 Question(
-                    f"/api/v1/namespaces/{ns}/secrets?labelSelector={quote(f'{contents.KEEP_LABEL}=true', safe='')}",
+                    f"/api/v1/namespaces/{ns}/secrets?labelSelector={quote(f'{labels.KEEP}=true', safe='')}",
                     Listed[Secret],
                     f"list secrets {where}",
                 )
@@ -144,28 +150,30 @@ def _number(version: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def read(context: str, stack_file: str, namespace: str) -> ClusterFacts:
-    """What there is to know of the cluster of `context` and of `namespace` in it, within thirty seconds.
+def read(context: str, stack: str, namespace: str) -> ClusterFacts:
+    """What there is to know of the cluster of `context` and of `stack` and its `namespace` in it, within thirty seconds.
 
     What the asker may not see gets the usual value and a warning. Raises UnusableCluster, with the fix, where the cluster cannot be
     reached, is too old, fails, or hides what must be known.
     """
-    inquiry = Inquiry(connect(context, stack_file))
+    inquiry = Inquiry(connect(context, f"Pulumi.{stack}.yaml"))
     try:
         # Alone, and first: most of what can be wrong is wrong with every question.
         version = inquiry.required(inquiry.ask(VERSION))
         number, too_new = version_of(version, context)
         if too_new:
             inquiry.warnings.append(too_new)
-        facts = _learn(inquiry, version.git_version, number, namespace)
+        facts = _learn(inquiry, (version.git_version, number), stack, namespace)
         return replace(facts, warnings=tuple(inquiry.warnings))
     finally:
         inquiry.close()
 
 
-def _learn(inquiry: Inquiry, git_version: str, version: str, namespace: str) -> ClusterFacts:
+def _learn(inquiry: Inquiry, versions_told: tuple[str, str], stack: str, namespace: str) -> ClusterFacts:
+    git_version, version = versions_told
     # Everything is asked before the first answer is waited for.
     kube_system, inside = inquiry.ask(KUBE_SYSTEM), Inside.of(inquiry, namespace)
+    of_stack = inquiry.ask(namespaces_of(stack))
     discovering, resolving = inquiry.ask(DISCOVERY), Resolving.of(inquiry, "kube-system")
     api_service_asked, api_slices_asked = inquiry.ask(API_SERVICE), inquiry.ask(slices_of("default"))
     daemon_sets_asked, groups_asked = inquiry.ask(DAEMON_SETS), inquiry.ask(API_GROUPS)
@@ -182,6 +190,7 @@ def _learn(inquiry: Inquiry, git_version: str, version: str, namespace: str) -> 
     if reason := network.unenforced(plugin, daemon_sets):
         inquiry.warnings.append(f"any pod of the cluster can reach this stack's, whatever its NetworkPolicies say: {reason}")
     nodes = inquiry.optional(nodes_asked, "whether pods have both IP families is not seen; taken is that of the API server's Service")
+    owned = inquiry.optional(of_stack, "whether the stack has another namespace already is not checked")
     classes = inquiry.optional(classes_asked, "whether a volume can grow is known only when it is tried")
 
     facts = ClusterFacts(
@@ -195,6 +204,7 @@ def _learn(inquiry: Inquiry, git_version: str, version: str, namespace: str) -> 
         network_plugin=plugin,
         ip_families=network.ip_families(api_service, _items(nodes)) or ASSUMED_FAMILIES,
         storage_classes=contents.storage_classes(_items(classes)),
+        elsewhere=tuple(sorted({found.metadata.name for found in _items(owned)} - {namespace})),
     )
     return _with_namespace(facts, inquiry, inside, there) if there else facts
 

@@ -18,7 +18,7 @@ from typing import TypeVar, cast
 import httpx2
 from kubernetes import client, config
 
-from stacks.outputs import PlatformOutputs
+from groundwork.platform_outputs import PlatformOutputs
 from tests.e2e.stack import Stack
 
 T = TypeVar("T")

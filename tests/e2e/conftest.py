@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from kubernetes import client
 
-from stacks import outputs
+from groundwork.platform_outputs import parse
 from tests.e2e import names, stack
 from tests.e2e.cluster import Platform
 from tests.e2e.names import Address, Forwards
@@ -40,7 +40,7 @@ def under_test() -> Stack:
 def platform(under_test: Stack) -> Platform:
     """The stack, up. test_zz_destroy.py takes it down; an interrupted run's leftovers are taken over."""
     under_test.up()
-    return Platform(outputs.parse(under_test.outputs()), under_test)
+    return Platform(parse(under_test.outputs()), under_test)
 
 
 @pytest.fixture(scope="session")

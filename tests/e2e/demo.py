@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import httpx2
 
@@ -17,18 +21,18 @@ class Documents:
     platform: Platform
     author: str
     promised: dict[str, str] = field(default_factory=dict[str, str])
-    refused: int = 0
+    failed: list[str] = field(default_factory=list[str])
 
     def create(self, word: str) -> str | None:
         """A document whose body is `word`; its id, or None where the platform did not take it."""
         try:
             with self.platform.http("document-service") as session:
                 answer = session.post("/api/v1/documents", json={"title": f"About {word}", "body": word, "author_id": self.author})
-        except httpx2.HTTPError:
-            self.refused += 1
+        except httpx2.HTTPError as error:
+            self.failed.append(f"{datetime.now(UTC):%H:%M:%S.%f} {error!r}")
             return None
         if answer.status_code != 201:
-            self.refused += 1
+            self.failed.append(f"{datetime.now(UTC):%H:%M:%S.%f} {answer.status_code} {answer.text[:300]}")
             return None
         identity = str(answer.json()["id"])
         self.promised[identity] = word
@@ -55,3 +59,24 @@ def documents(platform: Platform) -> Documents:
         answer = session.post("/api/v1/users", json={"name": "Ada", "email": f"{uuid.uuid4()}@example.com"})
         assert answer.status_code == 201, answer.text
         return Documents(platform, str(answer.json()["id"]))
+
+
+@contextmanager
+def creating(work: Documents, *, clients: int = 2, pause: float = 0.1) -> Generator[None]:
+    """`clients` threads that create documents until the end of the block."""
+    stop = threading.Event()
+
+    def client() -> None:
+        while not stop.is_set():
+            work.create(f"w{uuid.uuid4().hex}")
+            stop.wait(pause)
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()

@@ -55,8 +55,12 @@ class Stack(ABC):
         """Why there is nothing to test on, None where there is."""
 
     @abstractmethod
+    def try_up(self, *settings: str) -> Done:
+        """Deploys the stack with SETTINGS and `settings`, words like `rotation=2`; it may be refused."""
+
     def up(self, *settings: str) -> None:
-        """Deploys the stack with SETTINGS and `settings`, words like `rotation=2`."""
+        """The same where it must succeed."""
+        succeeded(self.try_up(*settings))
 
     @abstractmethod
     def preview(self) -> Done:
@@ -66,9 +70,21 @@ class Stack(ABC):
     def destroy(self) -> None:
         """Removes everything of the stack, and then the stack."""
 
+    def kept_settings(self) -> tuple[str, ...]:
+        """What the next `up` must say again, also after an interrupted run: a rotation cannot be taken back."""
+        context = () if self.context is None else ("--context", self.context)
+        path = r"jsonpath={.metadata.annotations.groundwork/rotation}"
+        done = self.run("kubectl", *context, "get", "namespace", f"groundwork-{self.name}", "--output", path)
+        return (f"rotation={done.stdout}",) if done.returncode == 0 and done.stdout else ()
+
     def pulumi(self, command: str, *words: str, timeout: float = 300) -> Done:
         """`pulumi COMMAND` on the stack."""
         return self.run("pulumi", *command.split(), "--stack", self.name, "--non-interactive", *words, timeout=timeout)
+
+    def pulumi_up(self, *words: str) -> Done:
+        """`pulumi up` with the stack file as it is."""
+        file = ("--cwd", str(REPO), "--config-file", str(self.config_file))
+        return self.pulumi("up", *file, "--yes", "--skip-preview", "--color", "never", *words, timeout=UP_SECONDS)
 
     def outputs(self) -> dict[str, object]:
         """The stack's outputs, from the engine's state."""
@@ -90,11 +106,11 @@ class SandboxStack(Stack):
         done = self.run("kubectl", "get", "--raw", "/readyz")
         return None if done.returncode == 0 else "no sandbox is running: the e2e tier needs `make up`, or E2E_CONTEXT with a cluster of yours"
 
-    def up(self, *settings: str) -> None:
-        succeeded(self.command("up", *_overridden(settings), timeout=UP_SECONDS))
+    def try_up(self, *settings: str) -> Done:
+        return self.command("up", *_overridden((*self.kept_settings(), *settings)), timeout=UP_SECONDS)
 
     def preview(self) -> Done:
-        return self.command("preview", *_overridden(()), "--expect-no-changes", timeout=600)
+        return self.command("preview", *_overridden(self.kept_settings()), "--expect-no-changes", timeout=600)
 
     def destroy(self) -> None:
         succeeded(self.command("destroy", timeout=UP_SECONDS))
@@ -130,12 +146,12 @@ class ContextStack(Stack):
         done = self.run("kubectl", "--context", str(self.context), "get", "--raw", "/readyz")
         return None if done.returncode == 0 else f"E2E_CONTEXT={self.context}: {done.stderr.strip()}"
 
-    def up(self, *settings: str) -> None:
-        self._prepare(settings)
-        succeeded(self._on_program("up", "--yes", "--skip-preview", "--suppress-outputs", timeout=UP_SECONDS))
+    def try_up(self, *settings: str) -> Done:
+        self._prepare((*self.kept_settings(), *settings))
+        return self._on_program("up", "--yes", "--skip-preview", "--suppress-outputs", timeout=UP_SECONDS)
 
     def preview(self) -> Done:
-        self._prepare(())
+        self._prepare(self.kept_settings())
         return self._on_program("preview", "--expect-no-changes", "--diff", timeout=600)
 
     def destroy(self) -> None:
@@ -166,7 +182,7 @@ def settings_of(environment: Mapping[str, str], context: str, settings: tuple[st
     """Pulumi.dev.yaml for `context`, with what the environment says, SETTINGS and `settings`; the later wins."""
     filled: dict[str, object] = {"cluster.context": context}
     if image := environment.get("E2E_RUNTIME_IMAGE"):
-        filled |= {"images.build": None, "images.runtime": image}
+        filled["images"] = {"runtime": image}  # instead of the template's, which says how to build one
     if storage_class := environment.get("E2E_STORAGE_CLASS"):
         filled["cluster.storage_class"] = storage_class
     filled |= stackfile.overrides([*shlex.split(environment.get("E2E_SETTINGS", "")), *SETTINGS, *settings])

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
-from typing import Any, cast
+from dataclasses import replace
+from typing import cast
 
 import pytest
 from pydantic import SecretStr
 
-from components import labels, network
-from components.lib.contracts import Workload
+from components.lib import labels
 from stacks import platform
+from stacks.cluster.facts import assumed
 from stacks.plan import planned
-from stacks.settings import StackSettings, read
+from stacks.settings import StackSettings
+from stacks.stackfile import read
 from tests.unit.recording import Graph, Registered
+from tests.unit.rendered import Pod, before, containers, pods
 
-WORKLOADS = ("StatefulSet", "Deployment", "Job", "CronJob")
 PLAN: dict[str, tuple[Graph, platform.Built]] = {}
 
 
-@pytest.fixture(params=["dev", "prod"])
+@pytest.fixture(params=["dev", "prod", "sandbox"])
 def stack(request: pytest.FixtureRequest) -> str:
     return cast("str", request.param)
 
@@ -46,14 +49,6 @@ def graph(plan: tuple[Graph, platform.Built]) -> Graph:
 @pytest.fixture
 def built(plan: tuple[Graph, platform.Built]) -> platform.Built:
     return plan[1]
-
-
-def pods(graph: Graph) -> Iterator[tuple[Registered, dict[str, Any]]]:
-    """Every pod spec of the stack with the object it belongs to."""
-    for kind in WORKLOADS:
-        for resource in graph.of_type(kind):
-            path = "spec.jobTemplate.spec.template.spec" if kind == "CronJob" else "spec.template.spec"
-            yield resource, resource[path]
 
 
 def leaves(value: object, path: str = "") -> Iterator[tuple[str, str]]:
@@ -119,29 +114,86 @@ def test_no_output_is_secret_and_none_holds_a_generated_value(graph: Graph) -> N
 
 
 def test_every_pod_is_safe(graph: Graph) -> None:
-    for resource, pod in pods(graph):
-        security = pod["securityContext"]
-        assert security["runAsNonRoot"] is True, resource.name
-        assert security["seccompProfile"]["type"] == "RuntimeDefault", resource.name
-        assert pod["automountServiceAccountToken"] is False, resource.name
-        for container in [*pod["containers"], *pod.get("initContainers", [])]:
-            assert container["securityContext"]["readOnlyRootFilesystem"] is True, resource.name
-            assert container["securityContext"]["allowPrivilegeEscalation"] is False, resource.name
-            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}, resource.name
-            assert container["resources"]["limits"]["memory"] == container["resources"]["requests"]["memory"], resource.name
+    for pod in pods(graph):
+        security = pod.spec["securityContext"]
+        assert security["runAsNonRoot"] is True, pod
+        assert min(security["runAsUser"], security["runAsGroup"]) >= 100, pod
+        assert security["fsGroup"] == security["runAsGroup"], pod  # else nobody in it could write its volume or read its secrets
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, pod
+        assert pod.spec["automountServiceAccountToken"] is False, pod
+        for container in containers(pod):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, pod
+
+
+def test_no_container_takes_more_than_it_says(graph: Graph) -> None:
+    for pod in pods(graph):
+        for container in containers(pod):
+            asked, limit = container["resources"]["requests"], container["resources"]["limits"]
+            assert {"cpu", "memory", "ephemeral-storage"} == asked.keys() == limit.keys(), pod
+            assert (asked["memory"], asked["ephemeral-storage"]) == (limit["memory"], limit["ephemeral-storage"]), pod
 
 
 def test_no_pod_reaches_into_its_node(graph: Graph) -> None:
-    for resource, pod in pods(graph):
-        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys(), resource.name
-        assert [v["name"] for v in pod.get("volumes", []) if "hostPath" in v] == [], resource.name
+    for pod in pods(graph):
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.spec.keys(), pod
+        assert [v["name"] for v in pod.spec["volumes"] if "hostPath" in v] == [], pod
+
+
+def test_every_secret_that_is_mounted_is_for_the_pod_s_group_alone(graph: Graph) -> None:
+    for pod in pods(graph):
+        modes = [volume[kind]["defaultMode"] for volume in pod.spec["volumes"] for kind in ("secret", "projected") if kind in volume]
+        assert set(modes) == {0o440}, pod
+
+
+def test_no_variable_comes_from_a_secret_or_holds_one(graph: Graph) -> None:
+    for pod in pods(graph):
+        for container in containers(pod):
+            assert "envFrom" not in container, pod
+            assert "secretKeyRef" not in json.dumps(container.get("env", [])), pod
+
+
+def test_no_token_without_an_audience_reaches_further_than_the_keys_of_the_issuer(graph: Graph) -> None:
+    for pod in pods(graph):
+        projections = [s for v in pod.spec["volumes"] for s in v.get("projected", {}).get("sources", []) if "serviceAccountToken" in s]
+        tokens = [projection["serviceAccountToken"] for projection in projections]
+        assert {token.get("audience") for token in tokens if token["path"] != "cluster/token"} <= {"groundwork"}, pod
+        assert all(600 <= token["expirationSeconds"] <= 3600 for token in tokens), pod
+
+
+def test_every_pod_runs_as_the_service_account_of_its_workload(graph: Graph) -> None:
+    accounts = {(a["metadata.namespace"], a.object_name) for a in graph.of_type("ServiceAccount")}
+    for pod in pods(graph):
+        assert pod.spec["serviceAccountName"] == pod.name, pod
+        assert (pod.namespace, pod.name) in accounts, pod
+    assert all(a["automountServiceAccountToken"] is False for a in graph.of_type("ServiceAccount"))
 
 
 def test_every_long_running_pod_has_three_probes(graph: Graph) -> None:
-    for kind in ("StatefulSet", "Deployment"):
-        for resource in graph.of_type(kind):
-            container = resource["spec.template.spec.containers.0"]
-            assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys(), resource.name
+    for pod in pods(graph):
+        if pod.kind in {"StatefulSet", "Deployment"}:
+            (container,) = pod.spec["containers"]
+            assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys(), pod
+
+
+def test_alive_is_never_asked_where_ready_is(graph: Graph) -> None:
+    for deployment in graph.of_type("Deployment"):
+        container = deployment["spec.template.spec.containers.0"]
+        paths = {probe: container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("liveness", "readiness", "startup")}
+        assert paths == {"liveness": "/health/live", "readiness": "/health/ready", "startup": "/health/started"}, deployment.name
+
+
+def test_an_eviction_never_takes_the_only_pod_into_account(graph: Graph) -> None:
+    replicas = {r.object_name: r["spec.replicas"] for kind in ("StatefulSet", "Deployment") for r in graph.of_type(kind)}
+    budgets = {b.object_name: b for b in graph.of_type("PodDisruptionBudget")}
+    assert set(budgets) == {name for name, count in replicas.items() if count > 1}
+    for name, budget in budgets.items():
+        assert budget["spec.maxUnavailable"] == 1
+        assert budget["spec.selector.matchLabels"][labels.NAME] == name
+        assert budget["spec.unhealthyPodEvictionPolicy"] == "AlwaysAllow"
 
 
 def test_every_object_carries_the_labels(graph: Graph, stack: str) -> None:
@@ -155,101 +207,185 @@ def test_every_object_has_a_name_of_its_own_choosing(graph: Graph) -> None:
     assert [r.name for r in graph.kubernetes() if r.object_name is None] == []
 
 
-def test_every_workload_has_a_policy_and_every_policy_a_workload(graph: Graph) -> None:
-    selected = {p["spec.podSelector"].get("matchLabels", {}).get(labels.NAME) for p in graph.of_type("NetworkPolicy")} - {None}
-    running = set[str]()
-    for resource, _ in pods(graph):
-        path = "spec.jobTemplate.spec.template.metadata.labels" if resource.type.endswith("CronJob") else "spec.template.metadata.labels"
-        running.add(resource[path][labels.NAME])
-    assert selected == running
-
-
-def test_every_edge_between_workloads_is_allowed_at_both_ends(graph: Graph, built: platform.Built) -> None:
-    for edge in built.edges:
-        if isinstance(edge.client, Workload) and isinstance(edge.server, Workload):
-            out = graph.one("NetworkPolicy", edge.client.name)["spec.egress"]
-            into = graph.one("NetworkPolicy", edge.server.name)["spec.ingress"]
-            assert any(allows(rule, "to", edge.server.name, edge.port) for rule in out), edge
-            assert any(allows(rule, "from", edge.client.name, edge.port) for rule in into), edge
-
-
-def allows(rule: dict[str, Any], direction: str, name: str, port: int) -> bool:
-    """Whether a rule allows pods of that name on that port."""
-    peers = [peer.get("podSelector", {}).get("matchLabels", {}).get(labels.NAME) for peer in rule[direction]]
-    return name in peers and port in [allowed["port"] for allowed in rule["ports"]]
-
-
-def test_no_policy_rule_is_open_to_everybody(graph: Graph) -> None:
-    for policy in graph.of_type("NetworkPolicy"):
-        for direction, key in (("ingress", "from"), ("egress", "to")):
-            for rule in policy["spec"].get(direction, []):
-                assert rule.get(key), f"{policy.name} {direction}"
-                assert rule.get("ports"), f"{policy.name} {direction}"
-
-
 def test_nothing_can_be_reached_from_outside_unless_operators_are_named(built: platform.Built) -> None:
     assert [edge for edge in built.edges if edge.client.name == "operators"] == []
 
 
-def test_every_engine_is_reached_by_tls_only(built: platform.Built) -> None:
-    engines = [edge for edge in built.edges if edge.server.name in platform.ENGINES and edge.client != edge.server]
-    assert engines
-    assert [edge for edge in engines if not edge.tls] == []
+def test_the_named_operators_reach_every_service_and_engine_and_nobody_else_does(settings: StackSettings, stack: str) -> None:
+    cluster = settings.cluster.model_copy(update={"operator_cidrs": ("10.1.0.0/16",)})
+    graph, _ = planned(stack, settings.model_copy(update={"cluster": cluster}))
+    reached: dict[str, set[int]] = {}
+    for policy in graph.of_type("NetworkPolicy"):
+        for rule in policy["spec"].get("ingress", []):
+            if any("ipBlock" in peer for peer in rule["from"]):
+                assert rule["from"] == [{"ipBlock": {"cidr": "10.1.0.0/16"}}]
+                reached[str(policy.object_name)] = {port["port"] for port in rule["ports"]}
+    services = {"registry": 8000, "config": 8000} | {name: entry.port for name, entry in settings.services.items()}
+    assert reached == {"postgres": {5432}, "redis": {6379}, "rabbitmq": {5671, 15671}, "consul": {8501}} | {n: {p} for n, p in services.items()}
 
 
-def test_the_quota_holds_all_pods_of_the_stack(graph: Graph) -> None:
+def room(pod: Pod) -> int:
+    """How many pods of one template there may be at a time."""
+    match pod.kind:
+        case "Deployment":
+            return 2 * pod.replicas  # each new one may meet an old one that still finishes its requests
+        case "StatefulSet":
+            return pod.replicas
+        case _:
+            return 1
+
+
+def quantity(text: str) -> int:
+    """Millicores, MiB or GiB, as the components write them."""
+    return int(text.rstrip("mMGi"))
+
+
+def asked(pod: Pod, kind: str, resource: str) -> int:
+    """What Kubernetes counts for one pod."""
+    running = sum(quantity(c["resources"][kind][resource]) for c in pod.spec["containers"])
+    starting = max((quantity(c["resources"][kind][resource]) for c in pod.spec.get("initContainers", [])), default=0)
+    return max(running, starting)
+
+
+def test_the_quota_is_exactly_what_all_pods_and_claims_may_ask_for(graph: Graph) -> None:
     hard = graph.one("ResourceQuota", "platform")["spec.hard"]
-    replicas = sum(int(r["spec"].get("replicas", 1)) for kind in ("StatefulSet", "Deployment", "Job") for r in graph.of_type(kind))
-    assert int(hard["pods"]) >= replicas + len(graph.of_type("Deployment")) + len(graph.of_type("CronJob"))
+    every = list(pods(graph))
+    assert int(hard["pods"]) == sum(room(pod) for pod in every)
+    for kind in ("requests", "limits"):
+        for resource in ("cpu", "memory", "ephemeral-storage"):
+            together = sum(room(pod) * asked(pod, kind, resource) for pod in every)
+            assert quantity(hard[f"{kind}.{resource}"]) == together, (kind, resource)
+    claims = graph.of_type("PersistentVolumeClaim")
+    assert int(hard["persistentvolumeclaims"]) == len(claims)
+    assert quantity(hard["requests.storage"]) == sum(quantity(c["spec.resources.requests.storage"]) for c in claims)
+    assert hard["services.nodeports"] == "0"
 
 
 def test_the_largest_container_is_within_the_limit_range(graph: Graph) -> None:
-    limit = graph.one("LimitRange", "platform")["spec.limits.0.max"]
-    for resource, pod in pods(graph):
-        for container in pod["containers"]:
-            assert int(container["resources"]["limits"]["memory"][:-2]) <= int(limit["memory"][:-2]), resource.name
-            assert int(container["resources"]["limits"]["cpu"][:-1]) <= int(limit["cpu"][:-1]), resource.name
+    largest = graph.one("LimitRange", "platform")["spec.limits.0.max"]
+    limits = [container["resources"]["limits"] for pod in pods(graph) for container in containers(pod)]
+    assert quantity(largest["memory"]) == max(quantity(limit["memory"]) for limit in limits)
+    assert quantity(largest["cpu"]) == max(quantity(limit["cpu"]) for limit in limits)
+
+
+def test_there_is_room_and_a_fence_before_any_pod(graph: Graph) -> None:
+    first = {"groundwork:kubernetes:Room", "groundwork:kubernetes:Network", "groundwork:kubernetes:Namespace"}
+    needed = {r.urn for r in graph.kubernetes() if r.parent and component_type(graph, r) in first}
+    assert needed
+    for pod in pods(graph):
+        if pod.kind in {"Deployment", "StatefulSet"}:
+            assert needed <= before(graph, pod.resource), pod
+
+
+def component_type(graph: Graph, resource: Registered) -> str:
+    return next((c.type for c in graph.components() if c.urn == resource.parent), "")
+
+
+def test_the_exact_quota_comes_after_all_pods(graph: Graph) -> None:
+    workloads = {pod.resource.urn for pod in pods(graph)}
+    for kind in ("ResourceQuota", "LimitRange"):
+        assert workloads <= before(graph, graph.one(kind, "platform")), kind
+
+
+def test_old_accounts_are_retired_after_every_service_has_rolled(graph: Graph) -> None:
+    deployed = {r.urn for r in graph.of_type("Deployment")}
+    retiring = [job for job in graph.of_type("Job") if job.name.endswith("-retire")]
+    assert len(retiring) == 4
+    for job in retiring:
+        assert deployed <= before(graph, job), job.name
+
+
+def test_a_service_comes_after_the_accounts_and_credentials_of_all_that_it_uses(graph: Graph, built: platform.Built) -> None:
+    first = {job.name: job.urn for job in graph.of_type("Job")}
+    for name, args in built.services.items():
+        needed = {first[f"{use.kind}-accounts"] for use in args.uses} | {graph.one("Secret", use.credentials.secret).urn for use in args.uses}
+        assert needed <= before(graph, graph.one("Deployment", name)), name
+
+
+def test_a_service_rolls_when_its_credential_or_the_authorities_change(stack: str, settings: StackSettings, graph: Graph) -> None:
+    def contents(graph: Graph) -> dict[str, str]:
+        return {r.name: r["spec.template.metadata.annotations"][labels.CONTENT_HASH] for r in graph.of_type("Deployment")}
+
+    rotated = contents(planned(stack, settings.model_copy(update={"rotation": settings.rotation + 1}))[0])
+    certificates = settings.certificates.model_copy(update={"trusted": (1, 2)})
+    trusting = contents(planned(stack, settings.model_copy(update={"certificates": certificates}))[0])
+    for changed in (rotated, trusting):
+        assert [name for name, content in contents(graph).items() if changed[name] == content] == []
 
 
 def test_a_job_that_failed_is_replaced_by_the_next_up(graph: Graph) -> None:
     assert [j.name for j in graph.of_type("Job") if j["metadata"].get("annotations", {}).get("pulumi.com/replaceUnready") != "true"] == []
 
 
-def test_no_credential_is_shared_by_two_workloads(graph: Graph) -> None:
-    mounted: dict[str, set[str]] = {}
-    for resource, pod in pods(graph):
-        if resource.type.endswith(("Deployment", "StatefulSet")):
-            for path, text in leaves(pod.get("volumes", [])):
-                if path.endswith((".secret.name", ".secret.secretName")):
-                    mounted.setdefault(text, set()).add(resource.name)
-    assert {name: users for name, users in mounted.items() if len(users) > 1} == {}
-
-
 def test_dev_and_prod_have_the_same_components() -> None:
     def components(stack: str) -> set[tuple[str, str]]:
         return {(c.type, c.name) for c in planned(stack, read(stack))[0].components()}
 
-    assert components("dev") == components("prod")
+    image = {("groundwork:app:Image", "runtime-image")}  # production deploys what another stack has built
+    assert components("dev") - image == components("prod")
 
 
-def test_production_protects_its_data() -> None:
-    graph, _ = planned("prod", read("prod"))
-    stateful = [*graph.of_type("kubernetes:apps/v1:StatefulSet"), *graph.of_type("kubernetes:core/v1:Namespace")]
-    unprotected = [r.name for r in stateful if not r.protect]
-    assert unprotected == []
+KEPT = {"Namespace", "PersistentVolumeClaim"}
 
 
-def test_development_does_not() -> None:
-    graph, _ = planned("dev", read("dev"))
-    assert [r.name for r in graph.resources if r.protect] == []
+def test_a_destroy_leaves_the_data_of_production_and_what_opens_it() -> None:
+    graph, _ = PLAN.setdefault("prod", planned("prod", read("prod")))
+    data = [r for r in graph.kubernetes() if r.type.rpartition(":")[2] in KEPT]
+    opening = [r for r in graph.of_type("kubernetes:core/v1:Secret") if r["metadata.labels"].get(labels.KEEP) == "true"]
+    assert len(opening) == 4
+    assert [r.name for r in graph.resources if r.retain] == [r.name for r in graph.resources if r in data or r in opening]
+
+
+def test_nothing_else_is_left_behind() -> None:
+    graph, _ = PLAN.setdefault("dev", planned("dev", read("dev")))
+    assert [r.name for r in graph.resources if r.retain or r.protect] == []
+
+
+def test_three_consul_servers_of_production_never_share_a_node() -> None:
+    graph, _ = PLAN.setdefault("prod", planned("prod", read("prod")))
+    consul = graph.one("StatefulSet", "consul")
+    assert consul["spec.replicas"] == 3
+    spread = {c["topologyKey"]: c["whenUnsatisfiable"] for c in consul["spec.template.spec.topologySpreadConstraints"]}
+    assert spread["kubernetes.io/hostname"] == "DoNotSchedule"
+
+
+def test_the_image_that_is_built_is_deployed_by_digest() -> None:
+    graph, _ = PLAN.setdefault("dev", planned("dev", read("dev")))
+    assert read("dev").images.build
+    built = [c["image"] for pod in pods(graph) for c in containers(pod) if c["image"].startswith("registry.example.com/groundwork/runtime")]
+    assert built
+    assert [image for image in built if not re.fullmatch(r"[^@]+:[^@:]+@sha256:[0-9a-f]{64}", image)] == []
+
+
+def test_a_cluster_is_known_by_its_uid_whatever_its_context_is_called(settings: StackSettings, stack: str) -> None:
+    def provider(context: str, uid: str) -> Registered:
+        cluster = settings.cluster.model_copy(update={"context": context})
+        facts = replace(assumed(), uid=uid)
+        return planned(stack, settings.model_copy(update={"cluster": cluster}), facts)[0].of_type("pulumi:providers:kubernetes")[0]
+
+    assert provider("a-name", "uid-1")["clusterIdentifier"] == "uid-1"
+    assert provider("another-name", "uid-1")["clusterIdentifier"] == "uid-1"
+
+
+def test_what_the_cluster_still_has_is_used_again() -> None:
+    kept = {"redis-secrets": {"admin": SecretStr("kept-admin-secret")}}
+    graph, _ = planned("dev", read("dev"), replace(assumed(), kept=kept))
+    assert graph.one("Secret", "redis-secrets")["stringData"]["admin"] == "kept-admin-secret"
+    assert graph.one("Secret", "postgres-secrets")["stringData"]["admin"] == "generated-postgres-admin-"
+
+
+def test_the_platform_s_services_have_the_scopes_of_a_service_account_and_the_operator_s_only_for_the_operator(graph: Graph) -> None:
+    namespace = graph.of_type("kubernetes:core/v1:Namespace")[0].object_name
+    for config_map in graph.of_type("ConfigMap"):
+        if "settings.json" in config_map["data"]:
+            (issuer,) = json.loads(config_map["data"]["settings.json"])["auth"]["issuers"]
+            assert set(issuer["scopes"]) == {"registry:read", "registry:write", "config:read"}
+            assert issuer["namespaces"] == [namespace]
+            assert set(issuer["subject_scopes"]) == {f"system:serviceaccount:{namespace}:operator"}
 
 
 def test_a_pull_secret_reaches_every_pod(settings: StackSettings, stack: str) -> None:
     images = settings.images.model_copy(update={"pull_secret": SecretStr("{}")})
     graph, _ = planned(stack, settings.model_copy(update={"images": images}))
     assert graph.one("Secret", "image-pull").secret_paths == ("stringData",)
-    assert {resource.name for resource, pod in pods(graph) if pod.get("imagePullSecrets") != [{"name": "image-pull"}]} == set()
-
-
-def test_workloads_of_the_policies_are_those_of_the_edges(graph: Graph, built: platform.Built) -> None:
-    assert {p.object_name for p in graph.of_type("NetworkPolicy")} == {*network.workloads(built.edges), "default-deny"}
+    assert [pod for pod in pods(graph) if pod.spec.get("imagePullSecrets") != [{"name": "image-pull"}]] == []

@@ -14,9 +14,9 @@ import aiohttp
 import pytest
 
 from components.consul import ConsulRole, agent_rules, rules
-from tests.app import engines
+from tests.app import servers
 from tests.app.accounts.runs import Run, accounts
-from tests.app.engines import Consul
+from tests.app.servers import Consul
 
 TOKENS = {name: str(uuid.uuid5(uuid.NAMESPACE_DNS, name)) for name in ("agent", "orders", "registry", "config")}
 ROLES = {"orders": (ConsulRole.READER,), "registry": (ConsulRole.REGISTRY_WRITER,), "config": (ConsulRole.CONFIG_WRITER,)}
@@ -24,7 +24,7 @@ ROLES = {"orders": (ConsulRole.READER,), "registry": (ConsulRole.REGISTRY_WRITER
 
 @pytest.fixture(scope="module")
 def server() -> Generator[Consul]:
-    with engines.consul() as running:
+    with servers.consul() as running:
         yield running
 
 

@@ -13,14 +13,14 @@ import pytest
 from asyncpg import Connection, Record
 
 from app.accounts import scram
-from tests.app import engines
+from tests.app import servers
 from tests.app.accounts.runs import PASSWORDS, Run, accounts
-from tests.app.engines import Postgres
+from tests.app.servers import Postgres
 
 
 @pytest.fixture(scope="module")
 def server() -> Generator[Postgres]:
-    with engines.postgres() as running:
+    with servers.postgres() as running:
         yield running
 
 
@@ -193,7 +193,7 @@ async def test_a_server_that_never_comes_is_given_up_with_a_reason(server: Postg
 
 
 async def test_a_certificate_of_another_authority_is_not_waited_for(server: Postgres, tmp_path: Path) -> None:
-    stranger = engines.Authority("stranger").certificate
+    stranger = servers.Authority("stranger").certificate
     genuine = server.ca.read_text()
     server.ca.write_text(stranger)
     try:

@@ -15,14 +15,14 @@ from aio_pika.abc import AbstractConnection
 from aiormq.exceptions import AMQPError
 
 from app.accounts import rabbitmq
-from tests.app import engines
+from tests.app import servers
 from tests.app.accounts.runs import PASSWORDS, Run, accounts
-from tests.app.engines import RabbitMq
+from tests.app.servers import RabbitMq
 
 
 @pytest.fixture(scope="module")
 def server() -> Generator[RabbitMq]:
-    with engines.rabbitmq() as running:
+    with servers.rabbitmq() as running:
         yield running
 
 

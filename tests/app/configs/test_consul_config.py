@@ -15,9 +15,9 @@ import pytest
 
 from components import consul, stateful
 from tests.app.configs.places import moved
-from tests.app.engines import Consul
 from tests.app.pki import Authority
 from tests.app.processes import free_port
+from tests.app.servers import Consul
 
 MANAGEMENT = consul.token("management secret of a test")
 AGENT = consul.token("agent secret of a test")

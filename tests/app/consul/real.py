@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from groundwork.settings import ConsulSettings
-from tests.app import engines
+from tests.app import servers
 
 
 @dataclass(frozen=True)
 class RealConsul:
     """A running server and how to reach it."""
 
-    server: engines.Consul
+    server: servers.Consul
     settings: ConsulSettings
 
 
@@ -37,6 +37,6 @@ def real_consul(tmp_path_factory: pytest.TempPathFactory) -> Generator[RealConsu
     """A Consul server with TLS and access lists, one per module."""
     find_in_cache()
     token = tmp_path_factory.mktemp("consul") / "token"
-    with engines.consul() as server:
+    with servers.consul() as server:
         token.write_text(server.token)
         yield RealConsul(server, ConsulSettings(address=server.address, ca=server.ca, token_file=token))

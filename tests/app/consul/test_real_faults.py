@@ -28,7 +28,7 @@ from groundwork.discovery.consul_source import ConsulDiscoverySource
 from groundwork.errors import PermissionDenied
 from groundwork.settings import ConsulSettings
 from groundwork.testing.contract import instance
-from tests.app import engines
+from tests.app import servers
 from tests.app.consul.real import find_in_cache
 from tests.app.consul.support import SERVICE, ids, until
 
@@ -38,14 +38,14 @@ LIMITS = TransportLimits(control=2, connect=1, slack=0.5)
 
 
 @pytest.fixture
-def server() -> Generator[engines.Consul]:
+def server() -> Generator[servers.Consul]:
     """A Consul server of the test's own."""
     find_in_cache()
-    with engines.consul() as server:
+    with servers.consul() as server:
         yield server
 
 
-def settings_of(server: engines.Consul, folder: Path, token: str | None = None) -> ConsulSettings:
+def settings_of(server: servers.Consul, folder: Path, token: str | None = None) -> ConsulSettings:
     """How to reach it, with the management token or another one."""
     file = folder / "token"
     file.write_text(token or server.token)
@@ -74,7 +74,7 @@ async def watched(
         task.cancel()
 
 
-async def test_r03_a_consul_that_lost_its_data_is_followed_to_its_new_beginning(server: engines.Consul, tmp_path: Path) -> None:
+async def test_r03_a_consul_that_lost_its_data_is_followed_to_its_new_beginning(server: servers.Consul, tmp_path: Path) -> None:
     settings = settings_of(server, tmp_path)
     async with watched(settings) as (client, discovery, seen):
         for number in range(20):
@@ -94,7 +94,7 @@ async def test_r03_a_consul_that_lost_its_data_is_followed_to_its_new_beginning(
     assert all(later.index >= earlier.index or later.reset for earlier, later in pairwise(seen))
 
 
-async def test_r06_a_killed_consul_leaves_the_last_state_and_is_caught_up_with(server: engines.Consul, tmp_path: Path) -> None:
+async def test_r06_a_killed_consul_leaves_the_last_state_and_is_caught_up_with(server: servers.Consul, tmp_path: Path) -> None:
     async with watched(settings_of(server, tmp_path)) as (client, discovery, seen):
         await client.txn(instance(NODE, SERVICE, "u1"))
         await until(lambda: ids(discovery) == ["u1"])
@@ -109,7 +109,7 @@ async def test_r06_a_killed_consul_leaves_the_last_state_and_is_caught_up_with(s
     assert all(snapshot.instances for snapshot in seen if snapshot.generation > 1)
 
 
-async def test_r10_a_frozen_consul_is_noticed_and_its_thaw_too(server: engines.Consul, tmp_path: Path) -> None:
+async def test_r10_a_frozen_consul_is_noticed_and_its_thaw_too(server: servers.Consul, tmp_path: Path) -> None:
     async with watched(settings_of(server, tmp_path)) as (client, discovery, _):
         await client.txn(instance(NODE, SERVICE, "u1"))
         await until(lambda: ids(discovery) == ["u1"])
@@ -124,7 +124,7 @@ async def test_r10_a_frozen_consul_is_noticed_and_its_thaw_too(server: engines.C
         await until(lambda: ids(discovery) == ["u1", "u2"])
 
 
-async def test_r06_configuration_survives_a_restart_of_consul(server: engines.Consul, tmp_path: Path) -> None:
+async def test_r06_configuration_survives_a_restart_of_consul(server: servers.Consul, tmp_path: Path) -> None:
     registry = CollectorRegistry()
     async with (
         ConsulClient(settings_of(server, tmp_path), limits=LIMITS, registry=registry) as client,
@@ -155,7 +155,7 @@ class Moving(AbstractResolver):
         """Nothing to close."""
 
 
-async def test_r22_a_consul_that_comes_back_at_another_address_is_found(server: engines.Consul, tmp_path: Path) -> None:
+async def test_r22_a_consul_that_comes_back_at_another_address_is_found(server: servers.Consul, tmp_path: Path) -> None:
     resolver = Moving(server.host)
     settings = settings_of(server, tmp_path).model_copy(update={"address": f"https://localhost:{server.port}"})
     async with watched(settings, resolver=resolver) as (client, discovery, _):
@@ -180,7 +180,7 @@ class Written(msgspec.Struct):
 class AccessLists:
     """Consul's own API for policies and tokens, as the administrator."""
 
-    def __init__(self, server: engines.Consul, session: aiohttp.ClientSession) -> None:
+    def __init__(self, server: servers.Consul, session: aiohttp.ClientSession) -> None:
         self._server = server
         self._session = session
         self._context = ssl.create_default_context(cafile=str(server.ca))
@@ -205,7 +205,7 @@ class AccessLists:
 READ = 'service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }'
 
 
-async def test_r23_and_r24_a_token_revoked_or_narrowed_keeps_the_state_and_a_restored_one_continues(server: engines.Consul, tmp_path: Path) -> None:
+async def test_r23_and_r24_a_token_revoked_or_narrowed_keeps_the_state_and_a_restored_one_continues(server: servers.Consul, tmp_path: Path) -> None:
     secret = str(uuid.uuid4())
     (tmp_path / "admin").mkdir()
     async with aiohttp.ClientSession() as session, ConsulClient(settings_of(server, tmp_path / "admin"), registry=CollectorRegistry()) as admin:

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.app import engines
+from tests.app import servers
 from tests.app.auth.issuer import Issuer, issuer
 from tests.app.pki import Authority
 from tests.app.platform.world import Service, call, eventually, make, running
@@ -21,10 +21,10 @@ SCOPES = ["registry:read", "registry:write", "config:read", "config:write"]
 
 @dataclass
 class World:
-    postgres: engines.Postgres
-    redis: engines.Redis
-    rabbitmq: engines.RabbitMq
-    consul: engines.Consul
+    postgres: servers.Postgres
+    redis: servers.Redis
+    rabbitmq: servers.RabbitMq
+    consul: servers.Consul
     issuer: Issuer
     registries: tuple[Service, Service]
     config: Service
@@ -65,10 +65,10 @@ def token(folder: Path, name: str, value: str) -> str:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Generator[World]:
     authority, folder = Authority(), tmp_path_factory.mktemp("world")
     with (
-        engines.postgres(authority) as postgres,
-        engines.redis(authority) as redis,
-        engines.rabbitmq(authority) as rabbitmq,
-        engines.consul(authority) as consul,
+        servers.postgres(authority) as postgres,
+        servers.redis(authority) as redis,
+        servers.rabbitmq(authority) as rabbitmq,
+        servers.consul(authority) as consul,
         issuer() as tokens,
     ):
         ca = str(postgres.ca)

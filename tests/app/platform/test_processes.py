@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.app import engines
+from tests.app import servers
 from tests.app.consul.real import find_in_cache
 from tests.app.platform.world import ROOT, Service, call, eventually, make, running
 from tests.app.processes import free_port
@@ -31,7 +31,7 @@ def ids(registry: Service, name: str) -> set[str]:
 
 @dataclass
 class World:
-    consul: engines.Consul
+    consul: servers.Consul
     registry: Service
     member: Service
 
@@ -40,7 +40,7 @@ class World:
 def world(tmp_path: Path) -> Generator[World]:
     """Consul, a registry, and one service that registers with it; the services are not started."""
     find_in_cache()
-    with engines.consul() as consul:
+    with servers.consul() as consul:
         (tmp_path / "token").write_text(consul.token)
         section = {"address": consul.address, "ca": str(consul.ca), "token_file": str(tmp_path / "token"), "required": True}
         registry = make("registry", ["app", "registry"], tmp_path, {"consul": section})

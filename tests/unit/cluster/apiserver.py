@@ -30,12 +30,13 @@ class Answers:
     raw: dict[str, bytes] = field(default_factory=dict[str, bytes])
     held: dict[str, threading.Event] = field(default_factory=dict[str, threading.Event])
     asked: Counter[str] = field(default_factory=Counter[str])
-    port: int = 0
+    queries: dict[str, str] = field(default_factory=dict[str, str])
 
     def answer(self, url: str, authorization: str | None) -> tuple[int, bytes]:
         """Status and body for GET `url`."""
         parts = urlsplit(url)
         self.asked[parts.path] += 1
+        self.queries[parts.path] = parts.query
         if (held := self.held.get(parts.path)) is not None:
             held.wait()
         if authorization != f"Bearer {TOKEN}" and parts.path != "/version":
@@ -47,17 +48,17 @@ class Answers:
         found = self.by_path.get(parts.path)
         if found is None:
             # A list in a namespace that is not there is empty; an object is not found.
-            empty = parts.path.rpartition("/")[2] in NAMESPACED and "/namespaces/" in parts.path
+            empty = parts.path == "/api/v1/namespaces" or (parts.path.rpartition("/")[2] in NAMESPACED and "/namespaces/" in parts.path)
             return (200, b'{"kind":"List","items":null}') if empty else (404, b'{"kind":"Status","code":404}')
         return 200, json.dumps(selected(found, parse_qs(parts.query).get("labelSelector", [""])[0])).encode()
 
 
 def selected(answer: dict[str, Any], selector: str) -> dict[str, Any]:
-    """A list with those of its items that have the label `key=value`."""
+    """A list with those of its items that have all labels of the selector `key=value,...`."""
     if not selector:
         return answer
-    key, _, value = selector.partition("=")
-    return {**answer, "items": [item for item in answer["items"] if item["metadata"].get("labels", {}).get(key) == value]}
+    wanted = dict(term.split("=", 1) for term in selector.split(","))
+    return {**answer, "items": [item for item in answer["items"] if wanted.items() <= (item["metadata"].get("labels") or {}).items()]}
 
 
 def handler(answers: Answers) -> type[BaseHTTPRequestHandler]:
@@ -85,5 +86,4 @@ def serving(answers: Answers) -> ThreadingHTTPServer:
     """The server, on a free port of loopback."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler(answers))
     server.daemon_threads = True
-    answers.port = server.server_port
     return server

@@ -60,6 +60,6 @@ def facts(answers: Answers, kubeconfig: None) -> Reading:
         if kind is not None:
             answers.by_path = recorded(kind)
         answers.by_path.update(changed)
-        return read("mine", "Pulumi.dev.yaml", NAMESPACE)
+        return read("mine", "dev", NAMESPACE)
 
     return reading

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stacks.cluster.facts import ISSUER, Claim, NamespaceFacts, StatefulSetFacts, UnusableCluster, assumed
+from stacks.cluster.facts import ISSUER, Claim, StatefulSetFacts, UnusableCluster, assumed
 from tests.unit.cluster.apiserver import Answers, recorded
 from tests.unit.cluster.conftest import NAMESPACE, Reading
 
@@ -27,7 +27,9 @@ def test_the_namespace_says_whose_it_is(facts: Reading) -> None:
 def test_a_namespace_that_is_being_deleted_says_so(facts: Reading, answers: Answers) -> None:
     answers.by_path[OWN]["status"]["phase"] = "Terminating"
     answers.by_path[OWN]["metadata"]["labels"] = None
-    assert facts().namespace == NamespaceFacts(labels={}, terminating=True)
+    there = facts().namespace
+    assert there is not None
+    assert (there.labels, there.terminating) == ({}, True)
 
 
 def test_a_namespace_that_is_not_there_is_none_and_empty(facts: Reading, answers: Answers) -> None:
@@ -35,6 +37,16 @@ def test_a_namespace_that_is_not_there_is_none_and_empty(facts: Reading, answers
     found = facts()
     assert found.namespace is None
     assert (found.claims, found.stateful_sets, found.done_jobs, found.kept, found.rotation) == ({}, {}, {}, {}, None)
+
+
+def named(name: str, stack: str) -> dict[str, object]:
+    labels = {"app.kubernetes.io/part-of": "groundwork", "app.kubernetes.io/instance": stack}
+    return {"metadata": {"name": name, "labels": labels}}
+
+
+def test_other_namespaces_of_the_stack_are_known_and_those_of_others_are_not(facts: Reading) -> None:
+    listed = {"items": [named(NAMESPACE, "dev"), named("elsewhere", "dev"), named("theirs", "prod")]}
+    assert facts(None, **{"/api/v1/namespaces": listed}).elsewhere == ("elsewhere",)
 
 
 def test_volumes_are_what_was_asked_for_in_whole_gib_and_not_what_they_happen_to_hold(facts: Reading) -> None:
@@ -50,6 +62,12 @@ def test_engines_are_their_servers_their_image_and_the_class_they_name(facts: Re
 
 def test_jobs_are_done_when_they_succeeded_and_not_when_they_failed_or_run(facts: Reading) -> None:
     assert facts().done_jobs == {"postgres-accounts-1f2e": "groundwork@sha256:" + "a" * 64}
+
+
+def test_a_condition_that_does_not_hold_is_no_success(facts: Reading, answers: Answers) -> None:
+    (job, *_) = answers.by_path[f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"]["items"]
+    job["status"]["conditions"] = [{"type": "Complete", "status": "Unknown"}]
+    assert facts().done_jobs == {}
 
 
 def test_kept_secrets_are_those_with_the_label_and_no_others(facts: Reading) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 
 from stacks.cluster import api, inquiry
 from stacks.cluster.facts import UnusableCluster
 from stacks.cluster.read import read
-from tests.unit.cluster.apiserver import Answers
+from tests.unit.cluster.apiserver import TOKEN, Answers
 from tests.unit.cluster.conftest import NAMESPACE, Reading
 
 KUBE_SYSTEM = "/api/v1/namespaces/kube-system"
+EXEC = "client.authentication.k8s.io/v1"
 OWN = f"/api/v1/namespaces/{NAMESPACE}"
 
 
@@ -50,7 +53,7 @@ def test_a_context_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(
         UnusableCluster, match=r"settings\.cluster\.context = 'yours' in Pulumi\.dev\.yaml: no such context in .*; there are: mine, other"
     ):
-        read("yours", "Pulumi.dev.yaml", NAMESPACE)
+        read("yours", "dev", NAMESPACE)
 
 
 def test_an_api_server_that_is_gone_is_told_from_a_wrong_context(facts: Reading, server: ThreadingHTTPServer) -> None:
@@ -63,13 +66,24 @@ def test_an_api_server_that_is_gone_is_told_from_a_wrong_context(facts: Reading,
 def test_no_kubeconfig_at_all_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
     with pytest.raises(UnusableCluster, match="Point KUBECONFIG at a kubeconfig"):
-        read("mine", "Pulumi.dev.yaml", NAMESPACE)
+        read("mine", "dev", NAMESPACE)
 
 
 def test_credentials_that_have_ended_are_told_from_a_server_that_is_down(facts: Reading, answers: Answers) -> None:
     answers.status[KUBE_SYSTEM] = 401
     with pytest.raises(UnusableCluster, match=r"does not know you \(401\).*log in again"):
         facts()
+
+
+def test_a_kubeconfig_that_runs_a_program_for_its_token_is_understood(facts: Reading, tmp_path: Path) -> None:
+    """As those of the clouds do."""
+    credential = {"apiVersion": EXEC, "kind": "ExecCredential", "status": {"token": TOKEN}}
+    program = {"apiVersion": EXEC, "command": "echo", "args": [json.dumps(credential)], "interactiveMode": "Never"}
+    kubeconfig = tmp_path / "config"
+    document = yaml.safe_load(kubeconfig.read_text())
+    document["users"][0]["user"] = {"exec": program}
+    kubeconfig.write_text(yaml.safe_dump(document))
+    assert facts().uid
 
 
 @pytest.mark.parametrize("path", [KUBE_SYSTEM, OWN])
@@ -111,6 +125,11 @@ def test_everything_is_asked_once(facts: Reading, answers: Answers) -> None:
     facts()
     assert set(answers.asked.values()) == {1}
     assert len(answers.asked) <= 18
+
+
+def test_one_node_stands_for_all_however_many_there_are(facts: Reading, answers: Answers) -> None:
+    facts()
+    assert answers.queries["/api/v1/nodes"] == "limit=1"
 
 
 def test_the_questions_do_not_wait_for_each_other(facts: Reading, answers: Answers) -> None:

@@ -3,50 +3,68 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import pulumi
 import pulumi_kubernetes as k8s
 
+import components.consul
+import components.postgres
+import components.rabbitmq
+import components.redis
 from components.consul import Consul, ConsulArgs, ConsulClient, ConsulRole
 from components.lib.contracts import Placement, ServerTls
+from components.lib.description import Description
+from components.lib.engine import Engine
+from components.lib.workload import Resources
 from components.postgres import Postgres, PostgresArgs, PostgresClient
 from components.rabbitmq import RabbitMQ, RabbitmqArgs, RabbitmqClient
 from components.redis import Redis, RedisArgs, RedisClient
+from components.retirement import Retirement
 from tests.unit.recording import Graph, Registered, record
 
 AT = Placement(stack="dev", namespace="groundwork-dev")
 RUNTIME = "localhost/groundwork:1"
+CERTIFICATE = "a" * 64
+RENEWED = "b" * 64
 
 
-def tls(name: str, digest: str = "certificate-1") -> ServerTls:
-    return ServerTls(secret=f"{name}-tls", ca="groundwork-ca", digest=digest)
+def tls(name: str, fingerprint: str = CERTIFICATE) -> ServerTls:
+    return ServerTls(secret=f"{name}-tls", ca="groundwork-ca", fingerprint=fingerprint)
 
 
 POSTGRES = PostgresArgs(
-    AT,
+    at=AT,
     image="postgres:17.11-bookworm",
     accounts_image=RUNTIME,
     tls=tls("postgres"),
+    resources=Resources(cpu_m=100, memory_mib=256),
     clients=(PostgresClient("orders", "orders"), PostgresClient("billing", "billing")),
 )
 REDIS = RedisArgs(
-    AT, image="redis:7.2.16-bookworm", tls=tls("redis"), clients=(RedisClient("orders", ("orders:*",)), RedisClient("billing", ("billing:*",)))
+    at=AT,
+    image="redis:7.2.16-bookworm",
+    accounts_image=RUNTIME,
+    tls=tls("redis"),
+    resources=Resources(cpu_m=50, memory_mib=128),
+    clients=(RedisClient("orders", ("orders:*",)), RedisClient("billing", ("billing:*",))),
 )
 RABBITMQ = RabbitmqArgs(
-    AT,
+    at=AT,
     image="rabbitmq:4.3.5-management",
     accounts_image=RUNTIME,
     tls=tls("rabbitmq"),
+    resources=Resources(cpu_m=100, memory_mib=512),
     clients=(RabbitmqClient("orders", "orders"), RabbitmqClient("billing", "billing")),
 )
 CONSUL = ConsulArgs(
-    AT,
+    at=AT,
     image="hashicorp/consul:1.22.7",
     accounts_image=RUNTIME,
     tls=tls("consul"),
+    resources=Resources(cpu_m=50, memory_mib=192),
     clients=(ConsulClient("orders"), ConsulClient("registry", (ConsulRole.REGISTRY_WRITER,))),
 )
 
@@ -67,11 +85,13 @@ def consul(*clients: ConsulClient, **changes: object) -> ConsulArgs:
     return replace(CONSUL, clients=clients or CONSUL.clients, **changes)
 
 
-Component = Postgres | Redis | RabbitMQ | Consul
 Args = PostgresArgs | RedisArgs | RabbitmqArgs | ConsulArgs
+MAKERS: Mapping[str, Callable[..., Args]] = {"postgres": postgres, "redis": redis, "rabbitmq": rabbitmq, "consul": consul}
+PROVIDER = "k8s"
+GRAPHS: dict[str, Graph] = {}
 
 
-def component(args: Args, provider: k8s.Provider) -> Component:
+def component(args: Args, provider: k8s.Provider) -> Engine:
     match args:
         case PostgresArgs():
             return Postgres("postgres", args, provider=provider)
@@ -83,17 +103,39 @@ def component(args: Args, provider: k8s.Provider) -> Component:
             return Consul("consul", args, provider=provider)
 
 
-@cache
+def describe(args: Args) -> Description:
+    match args:
+        case PostgresArgs():
+            return components.postgres.describe("postgres", args)
+        case RedisArgs():
+            return components.redis.describe("redis", args)
+        case RabbitmqArgs():
+            return components.rabbitmq.describe("rabbitmq", args)
+        case ConsulArgs():
+            return components.consul.describe("consul", args)
+
+
 def graph(args: Args) -> Graph:
-    """What the component registers and, as the stack's outputs, what it gives. Made once for each arguments: it is only read."""
-    return record(lambda: export(component(args, k8s.Provider("k8s", kubeconfig="", context="c"))))
+    """What the component and its retirement register and, as the stack's outputs, what it gives. Made once for each arguments: it is only read."""
+
+    def build() -> None:
+        provider = k8s.Provider(PROVIDER, kubeconfig="", context="c")
+        made = component(args, provider)
+        Retirement(f"{made.accounts.engine}-retirement", made.accounts, provider=provider)
+        export(made)
+
+    key = repr(args)
+    if key not in GRAPHS:
+        GRAPHS[key] = record(build)
+    return GRAPHS[key]
 
 
-def export(made: Component) -> None:
+def export(made: Engine) -> None:
     """The component's outputs as the stack's, so that a test can read them."""
     pulumi.export("host", made.endpoint.host)
     pulumi.export("port", made.endpoint.port)
-    pulumi.export("credentials", {name: {"secret": c.secret, "digest": c.digest} for name, c in made.credentials.items()})
+    pulumi.export("digests", made.digests)
+    pulumi.export("ready", [resource.urn for resource in made.ready])
 
 
 def server(graph: Graph) -> Registered:
@@ -102,6 +144,24 @@ def server(graph: Graph) -> Registered:
     return found
 
 
-def accounts(graph: Graph, name: str) -> dict[str, Any]:
+def pod(graph: Graph) -> dict[str, Any]:
+    """The server's pod."""
+    return server(graph)["spec.template.spec"]
+
+
+def main(graph: Graph) -> dict[str, Any]:
+    """The server's container."""
+    (container,) = pod(graph)["containers"]
+    return container
+
+
+def jobs(graph: Graph) -> tuple[Registered, Registered]:
+    """The Job that adds accounts, and the one that retires old ones."""
+    names = {job.name: job for job in graph.of_type("Job")}
+    (name,) = (name for name in names if not name.endswith("-retire"))
+    return names[name], names[f"{name}-retire"]
+
+
+def accounts(graph: Graph, name: str, *, retire: bool = False) -> dict[str, Any]:
     """accounts.json as the Job mounts it."""
-    return json.loads(graph.one("Secret", f"{name}-accounts")["stringData"]["accounts.json"])
+    return json.loads(graph.one("Secret", f"{name}-accounts{'-retire' if retire else ''}")["stringData"]["accounts.json"])

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from components import consul, stateful
+from components import consul
 from components.consul import ConsulClient, ConsulRole
-from components.lib.contracts import Protocol, Workload
-from tests.unit.components import engines
+from components.lib import stateful
+from components.lib.contracts import Protocol, Transport
+from tests.unit.components import samples
 
 
 def config(servers: int = 1) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def config(servers: int = 1) -> dict[str, Any]:
 
 
 def container(servers: int = 1) -> dict[str, Any]:
-    return engines.server(engines.graph(engines.consul(servers=servers)))["spec.template.spec.containers.0"]
+    return samples.main(samples.graph(samples.consul(servers=servers)))
 
 
 def test_a_server_is_no_development_agent() -> None:
@@ -47,8 +48,13 @@ def test_servers_verify_each_other() -> None:
     assert tls["defaults"]["verify_outgoing"] is True
 
 
+def test_nothing_older_than_tls_1_2_is_spoken() -> None:
+    assert config()["tls"]["defaults"]["tls_min_version"] == "TLSv1_2"
+    assert "tls_min_version" not in str({key: value for key, value in config()["tls"].items() if key != "defaults"})
+
+
 def test_secrets_stand_in_a_secret_file_and_never_in_the_plain_one() -> None:
-    graph = engines.graph(engines.consul())
+    graph = samples.graph(samples.consul())
     plain = graph.one("ConfigMap", "consul-config")
     assert "tokens" not in plain["data"]["server.json"]
     assert "encrypt" not in config()
@@ -66,16 +72,16 @@ def test_a_server_reads_both_files() -> None:
 
 
 def test_no_token_is_an_argument_or_a_variable() -> None:
-    graph = engines.graph(engines.consul())
+    graph = samples.graph(samples.consul())
     secrets = [*json.loads(graph.one("Secret", "consul-secrets")["stringData"]["secrets.json"])["acl"]["tokens"].values()]
     assert not [token for token in secrets if token in str(container())]
 
 
 def test_the_management_token_of_the_job_is_the_servers() -> None:
-    graph = engines.graph(engines.consul())
+    graph = samples.graph(samples.consul())
     tokens = json.loads(graph.one("Secret", "consul-secrets")["stringData"]["secrets.json"])["acl"]["tokens"]
     assert graph.one("Secret", "consul-accounts")["stringData"]["admin"] == tokens["initial_management"]
-    agent = next(token for token in engines.accounts(graph, "consul")["tokens"] if token["name"] == "agent")
+    agent = next(token for token in samples.accounts(graph, "consul")["tokens"] if token["name"] == "agent")
     assert agent["token"] == tokens["agent"]
 
 
@@ -85,7 +91,7 @@ def test_a_token_is_a_uuid_and_follows_from_its_secret() -> None:
 
 
 def test_no_value_is_made_by_a_resource_whose_id_would_show_it() -> None:
-    graph = engines.graph(engines.consul())
+    graph = samples.graph(samples.consul())
     assert {r.type for r in graph.resources if r.type.startswith("random:")} == {"random:index/randomPassword:RandomPassword"}
 
 
@@ -104,25 +110,54 @@ def test_three_servers_find_each_other_and_keep_a_quorum() -> None:
 
 
 def test_three_servers_are_spread_and_evicted_one_at_a_time() -> None:
-    graph = engines.graph(engines.consul(servers=3))
+    graph = samples.graph(samples.consul(servers=3))
     assert graph.one("PodDisruptionBudget", "consul")["spec.maxUnavailable"] == 1
-    assert engines.server(graph)["spec.replicas"] == 3
-    assert engines.server(graph)["spec.template.spec"]["topologySpreadConstraints"]
+    assert samples.server(graph)["spec.replicas"] == 3
+    assert [c["whenUnsatisfiable"] for c in samples.pod(graph)["topologySpreadConstraints"]] == ["ScheduleAnyway", "ScheduleAnyway"]
+
+
+def test_servers_that_are_apart_never_share_a_node() -> None:
+    constraints = samples.pod(samples.graph(samples.consul(servers=3, apart=True)))["topologySpreadConstraints"]
+    assert {(c["topologyKey"], c["whenUnsatisfiable"], c["maxSkew"]) for c in constraints} == {
+        ("kubernetes.io/hostname", "DoNotSchedule", 1),
+        ("topology.kubernetes.io/zone", "ScheduleAnyway", 1),
+    }
+    chosen = {"app.kubernetes.io/name": "consul", "app.kubernetes.io/instance": "dev"}
+    assert all(c["labelSelector"]["matchLabels"] == chosen for c in constraints)
+
+
+def test_the_accounts_program_knows_every_server() -> None:
+    three = samples.accounts(samples.graph(samples.consul(servers=3)), "consul")["servers"]
+    assert three == [f"consul-{ordinal}.consul-headless.groundwork-dev.svc" for ordinal in range(3)]
+    assert samples.accounts(samples.graph(samples.consul()), "consul")["servers"] == three[:1]
 
 
 def test_a_budget_for_one_server_would_block_every_drain() -> None:
-    assert engines.graph(engines.consul()).of_type("PodDisruptionBudget") == []
+    assert samples.graph(samples.consul()).of_type("PodDisruptionBudget") == []
 
 
 def test_servers_talk_to_each_other_where_there_are_more_than_one() -> None:
-    among = {(e.port, e.protocol) for e in consul.edges("consul", engines.consul(servers=3)) if e.client == Workload("consul")}
-    assert among == {(8300, Protocol.TCP), (8301, Protocol.TCP), (8301, Protocol.UDP)}
-    assert [e for e in consul.edges("consul", engines.consul()) if e.client == Workload("consul")] == []
+    server = samples.AT.workload("consul")
+    among = {(e.server, e.port, e.protocol, e.transport) for e in samples.describe(samples.consul(servers=3)).edges if e.client == server}
+    own = Transport.OWN_TLS
+    assert among == {(server, 8300, Protocol.TCP, own), (server, 8301, Protocol.TCP, own), (server, 8301, Protocol.UDP, own)}
+    assert [e for e in samples.describe(samples.consul()).edges if e.client == server] == []
 
 
-def test_ready_asks_for_a_leader_without_a_token_and_without_a_program() -> None:
-    probe = container()["readinessProbe"]
-    assert probe["httpGet"] == {"path": "/v1/catalog/services", "port": 8501, "scheme": "HTTPS"}
+def test_ready_asks_whether_the_server_votes() -> None:
+    for probe in ("readinessProbe", "startupProbe"):
+        assert container()[probe]["exec"]["command"] == ["sh", "-c", consul.VOTES]
+    assert "list-peers -stale" in consul.VOTES  # every server answers for itself, without a leader
+    assert consul.VOTES.endswith('grep -q -E "^$HOSTNAME +[^ ]+ +[^ ]+ +(leader|follower) +true "')
+
+
+def test_the_question_shows_no_token() -> None:
+    assert "CONSUL_HTTP_TOKEN_FILE=/run/groundwork/consul/token" in consul.VOTES
+    assert "CONSUL_HTTP_TOKEN=" not in consul.VOTES
+    secret = samples.graph(samples.consul()).one("Secret", "consul-secrets")
+    (mounted,) = [v["secret"] for v in samples.pod(samples.graph(samples.consul()))["volumes"] if v["name"] == "secrets"]
+    assert {item["path"] for item in mounted["items"]} == {"secrets.json", "token"}
+    assert secret["stringData"]["token"] == consul.token(secret["stringData"]["management"])
 
 
 def test_a_server_is_bound_to_its_pod_s_address() -> None:
@@ -160,23 +195,23 @@ def test_no_path_of_the_configuration_is_missing_in_the_pod() -> None:
 @pytest.mark.parametrize("servers", [0, 2, 4, 5])
 def test_a_number_of_servers_that_has_no_use_is_refused(servers: int) -> None:
     with pytest.raises(ValueError, match=f"consul.servers is {servers}: use 1, or 3"):
-        engines.consul(servers=servers)
+        samples.consul(servers=servers)
 
 
 def test_a_client_without_roles_is_refused() -> None:
     with pytest.raises(ValueError, match="orders has no roles: give it at least reader"):
-        engines.consul(ConsulClient("orders", ()))
+        samples.consul(ConsulClient("orders", ()))
 
 
 @pytest.mark.parametrize("image", ["consul:1.16", "consul", "docker.io/library/consul:1.16", "library/consul@sha256:0"])
 def test_the_image_that_ended_with_1_15_is_refused(image: str) -> None:
     with pytest.raises(ValueError, match=r"ended with version 1\.15, use hashicorp/consul"):
-        engines.consul(image=image)
+        samples.consul(image=image)
 
 
 @pytest.mark.parametrize("image", ["hashicorp/consul:1.22.7", "localhost/groundwork/consul:1.22.7", "registry.example/consul:1"])
 def test_an_image_of_one_s_own_is_welcome(image: str) -> None:
-    assert engines.consul(image=image).image == image
+    assert samples.consul(image=image).image == image
 
 
 def test_both_configuration_files_are_json_which_consul_reads() -> None:

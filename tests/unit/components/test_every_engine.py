@@ -1,32 +1,23 @@
-"""What the four engines have in common: safe servers, a credential for each client, accounts by a Job that is named after its content."""
+"""What the four engines have in common: safe servers, claims that outlive them, a credential for each client."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import pytest
 
-from app.accounts.desired import ConsulState, PostgresState, RabbitmqState, read_state
-from components import accounts, consul, labels, postgres, rabbitmq, redis
 from components.consul import ConsulClient
+from components.lib import labels, stateful
+from components.lib.contracts import Edge, Transport
+from components.lib.engine import Found
+from components.lib.workload import LOG_MIB, Resources
 from components.postgres import PostgresClient
 from components.rabbitmq import RabbitmqClient
 from components.redis import RedisClient
-from components.lib.workload import Resources
-from tests.unit.components import engines
-from tests.unit.components.engines import Args
+from tests.unit.components import samples
+from tests.unit.components.samples import AT, MAKERS
 from tests.unit.recording import Graph
 
-MAKERS: Mapping[str, Callable[..., Args]] = {
-    "postgres": engines.postgres,
-    "redis": engines.redis,
-    "rabbitmq": engines.rabbitmq,
-    "consul": engines.consul,
-}
-WITH_JOB = ("postgres", "rabbitmq", "consul")
 CLIENTS = {
     "postgres": (PostgresClient("orders", "orders"), PostgresClient("late", "late")),
     "redis": (RedisClient("orders", ("orders:*",)), RedisClient("late", ("late:*",))),
@@ -34,6 +25,8 @@ CLIENTS = {
     "consul": (ConsulClient("orders"), ConsulClient("late")),
 }
 PORTS = {"postgres": {5432}, "redis": {6379}, "rabbitmq": {5671, 15671}, "consul": {8501}}
+OWN = {"postgres": {"admin"}, "redis": {"admin"}, "rabbitmq": {"admin", "cookie"}, "consul": {"management", "agent", "gossip"}}
+SECOND = {"postgres": "billing", "redis": "billing", "rabbitmq": "billing", "consul": "registry"}
 
 
 @pytest.fixture(params=MAKERS)
@@ -43,29 +36,34 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def graph(engine: str) -> Graph:
-    return engines.graph(MAKERS[engine]())
-
-
-def job_name(graph: Graph) -> str:
-    (job,) = graph.of_type("Job")
-    return str(job.object_name)
+    return samples.graph(MAKERS[engine]())
 
 
 def content(graph: Graph) -> str:
-    return engines.server(graph)["spec.template.metadata.annotations"][labels.CONTENT_HASH]
+    return samples.server(graph)["spec.template.metadata.annotations"][labels.CONTENT_HASH]
 
 
 def client_secrets(graph: Graph) -> dict[str, dict[str, str]]:
     return {s.name: s["stringData"] for s in graph.of_type("Secret") if s.name.startswith(("orders-", "billing-", "registry-"))}
 
 
-def test_each_client_has_a_secret_of_its_own(engine: str, graph: Graph) -> None:
+def test_each_client_has_a_secret_and_a_credential_of_its_own(engine: str, graph: Graph) -> None:
     found = client_secrets(graph)
-    assert len(found) == 2
+    assert set(found) == {f"orders-{engine}", f"{SECOND[engine]}-{engine}"}
     keys = {"token"} if engine == "consul" else {"username", "password"}
     assert all(set(data) == keys for data in found.values())
-    values = [data.get("password") or data["token"] for data in found.values()]
-    assert len(set(values)) == 2
+    assert len({data.get("password") or data["token"] for data in found.values()}) == 2
+
+
+def test_no_client_has_a_secret_that_belongs_to_the_engine(engine: str, graph: Graph) -> None:
+    own = set(graph.one("Secret", f"{engine}-secrets")["stringData"].values()) | {graph.one("Secret", f"{engine}-accounts")["stringData"]["admin"]}
+    assert not [name for name, data in client_secrets(graph).items() if own & set(data.values())]
+
+
+@pytest.mark.parametrize("engine", ["postgres", "redis", "rabbitmq"])
+def test_a_login_is_the_client_s_of_one_generation(engine: str) -> None:
+    assert client_secrets(samples.graph(MAKERS[engine]()))[f"orders-{engine}"]["username"] == "orders.1"
+    assert client_secrets(samples.graph(MAKERS[engine](rotation=2)))[f"orders-{engine}"]["username"] == "orders.2"
 
 
 def test_only_the_ports_that_clients_use_are_offered(engine: str, graph: Graph) -> None:
@@ -75,180 +73,277 @@ def test_only_the_ports_that_clients_use_are_offered(engine: str, graph: Graph) 
     assert all(port["appProtocol"] for port in service["spec.ports"])
 
 
+def test_both_services_and_the_server_select_the_pods_that_the_server_makes(engine: str, graph: Graph) -> None:
+    made = samples.server(graph)["spec.template.metadata.labels"]
+    selector = {labels.NAME: engine, labels.INSTANCE: "dev"}
+    assert selector.items() <= made.items()
+    for service in (engine, f"{engine}-headless"):
+        assert graph.one("Service", service)["spec.selector"] == selector
+    assert samples.server(graph)["spec.selector.matchLabels"] == selector
+
+
+def test_every_port_of_a_service_is_one_of_the_container(engine: str, graph: Graph) -> None:
+    numbers = {(port["name"], port["containerPort"]) for port in samples.main(graph)["ports"]}
+    for service in (engine, f"{engine}-headless"):
+        assert {(port["targetPort"], port["port"]) for port in graph.one("Service", service)["spec.ports"]} <= numbers
+
+
 def test_the_pods_find_each_other_before_they_are_ready(engine: str, graph: Graph) -> None:
     headless = graph.one("Service", f"{engine}-headless")
     assert headless["spec.clusterIP"] == "None"
     assert headless["spec.publishNotReadyAddresses"] is True
-    assert engines.server(graph)["spec.serviceName"] == f"{engine}-headless"
+    assert samples.server(graph)["spec.serviceName"] == f"{engine}-headless"
 
 
-def test_clients_learn_where_it_is_and_which_secret_is_theirs(engine: str) -> None:
-    outputs = engines.graph(MAKERS[engine]()).outputs
-    assert outputs["host"] == f"{engine}.groundwork-dev.svc"
-    assert outputs["port"] in PORTS[engine]
-    assert outputs["credentials"]["orders"]["secret"] == f"orders-{engine}"
-    assert re.fullmatch("[0-9a-f]{16}", outputs["credentials"]["orders"]["digest"])
+def test_clients_learn_where_it_is_and_a_digest_of_their_credential(engine: str, graph: Graph) -> None:
+    assert graph.outputs["host"] == f"{engine}.groundwork-dev.svc"
+    assert graph.outputs["port"] in PORTS[engine]
+    assert set(graph.outputs["digests"]) == {"orders", SECOND[engine]}
+    assert all(re.fullmatch("[0-9a-f]{16}", digest) for digest in graph.outputs["digests"].values())
+    assert len(set(graph.outputs["digests"].values())) == 2
 
 
-def test_a_rotation_gives_every_client_another_credential_and_none_to_the_administrator(engine: str, graph: Graph) -> None:
-    rotated = engines.graph(MAKERS[engine](rotation=2))
-    assert all(client_secrets(graph)[name] != data for name, data in client_secrets(rotated).items())
-    own = [s.name for s in graph.of_type("Secret") if s.name in {f"{engine}-admin", f"{engine}-secrets"}]
-    assert [name for name in own if graph.one("Secret", name).inputs != rotated.one("Secret", name).inputs] == []
+def test_clients_wait_for_the_accounts_and_their_credentials(engine: str, graph: Graph) -> None:
+    job, _ = samples.jobs(graph)
+    issued = [secret for secret in graph.of_type("Secret") if secret.name in client_secrets(graph)]
+    assert set(graph.outputs["ready"]) == {job.urn, *(secret.urn for secret in issued)}
 
 
-def test_the_server_rolls_when_its_certificate_changes(engine: str, graph: Graph) -> None:
-    renewed = engines.graph(MAKERS[engine](tls=engines.tls(engine, "certificate-2")))
-    assert content(graph) != content(renewed)
+def test_a_credential_is_written_when_the_engine_knows_it(graph: Graph) -> None:
+    job, _ = samples.jobs(graph)
+    issued = [secret for secret in graph.of_type("Secret") if secret.name in client_secrets(graph)]
+    assert [secret.name for secret in issued if job.urn not in secret.dependencies] == []
+
+
+def test_a_rotation_gives_every_client_another_credential_and_none_to_the_engine_itself(engine: str, graph: Graph) -> None:
+    rotated = samples.graph(MAKERS[engine](rotation=2))
+    old, new = client_secrets(graph), client_secrets(rotated)
+    key = "token" if engine == "consul" else "password"
+    assert [name for name in old if old[name][key] == new[name][key]] == []
+    assert not set(graph.outputs["digests"].values()) & set(rotated.outputs["digests"].values())
+    assert graph.one("Secret", f"{engine}-secrets").inputs == rotated.one("Secret", f"{engine}-secrets").inputs
+    assert content(graph) == content(rotated)
+
+
+def test_a_renewed_certificate_restarts_no_server(engine: str, graph: Graph) -> None:
+    renewed = samples.graph(MAKERS[engine](tls=samples.tls(engine, samples.RENEWED)))
+    assert samples.server(graph).inputs == samples.server(renewed).inputs
+
+
+def test_a_server_mounts_its_own_certificate_and_the_authority_alone(engine: str, graph: Graph) -> None:
+    volumes = samples.pod(graph)["volumes"]
+    assert {v["secret"]["secretName"] for v in volumes if "secret" in v} == {f"{engine}-tls", f"{engine}-secrets"}
+    assert {v["configMap"]["name"] for v in volumes if "configMap" in v} == {"groundwork-ca", f"{engine}-config"}
+
+
+def test_what_a_server_mounts_of_secrets_is_for_its_group_alone(graph: Graph) -> None:
+    assert {v["secret"]["defaultMode"] for v in samples.pod(graph)["volumes"] if "secret" in v} == {0o440}
 
 
 def test_the_server_rolls_when_its_configuration_changes(engine: str, graph: Graph) -> None:
     if engine == "consul":
-        changed = engines.graph(engines.consul(servers=3))
+        changed = samples.graph(samples.consul(servers=3))
     else:
-        changed = engines.graph(MAKERS[engine](resources=Resources(cpu_m=100, memory_mib=1024)))
+        changed = samples.graph(MAKERS[engine](resources=Resources(cpu_m=100, memory_mib=1024)))
     assert content(graph) != content(changed)
 
 
-def test_a_new_client_restarts_no_server_but_redis(engine: str) -> None:
-    before = engines.graph(MAKERS[engine](CLIENTS[engine][0]))
-    after = engines.graph(MAKERS[engine](*CLIENTS[engine]))
-    assert (content(before) != content(after)) == (engine == "redis")
+@pytest.mark.parametrize("engine", ["redis", "rabbitmq", "consul"])
+def test_the_server_rolls_when_a_secret_file_of_its_own_changes(engine: str) -> None:
+    changed = samples.graph(MAKERS[engine](found=Found(dict.fromkeys(OWN[engine], "another-secret-than-the-generated-one"))))
+    assert content(samples.graph(MAKERS[engine]())) != content(changed)
 
 
-@pytest.mark.parametrize("engine", WITH_JOB)
-def test_the_job_is_new_for_every_change_and_the_same_for_none(engine: str) -> None:
-    make = MAKERS[engine]
-    name = job_name(engines.graph(make()))
-    assert job_name(engines.graph(make())) == name
-    others = [make(rotation=2), make(CLIENTS[engine][0]), make(*CLIENTS[engine]), make(accounts_image="localhost/groundwork:2")]
-    assert len({name, *(job_name(engines.graph(args)) for args in others)}) == 5
+def test_a_new_client_restarts_no_server(engine: str) -> None:
+    before = samples.graph(MAKERS[engine](CLIENTS[engine][0]))
+    after = samples.graph(MAKERS[engine](*CLIENTS[engine]))
+    if engine != "postgres":
+        assert samples.server(before).inputs == samples.server(after).inputs
+    assert content(before) == content(after)
 
 
-@pytest.mark.parametrize("engine", WITH_JOB)
-def test_the_job_does_not_depend_on_the_order_of_clients(engine: str) -> None:
-    first, second = CLIENTS[engine]
-    assert job_name(engines.graph(MAKERS[engine](first, second))) == job_name(engines.graph(MAKERS[engine](second, first)))
+def test_what_the_volume_knows_is_generated_once_and_kept_in_one_secret(engine: str, graph: Graph) -> None:
+    secret = graph.one("Secret", f"{engine}-secrets")
+    assert OWN[engine] <= secret["stringData"].keys()
+    assert secret["metadata.labels"][labels.KEEP] == "true"
+    assert {path.split(".")[0] for path in secret.secret_paths} == {"stringData"}
+    for key in OWN[engine]:
+        generator = graph.one("RandomPassword", f"{engine}-{key}")
+        assert "keepers" not in generator.inputs
+        assert generator["length"] >= 40
+        assert secret["stringData"][key] == f"generated-{engine}-{key}-"
 
 
-@pytest.mark.parametrize("engine", WITH_JOB)
-def test_the_job_waits_for_the_server_and_ends_in_bounded_time(engine: str) -> None:
-    graph = engines.graph(MAKERS[engine]())
-    (job,) = graph.of_type("Job")
-    assert engines.server(graph).urn in job.dependencies
-    assert job["spec.activeDeadlineSeconds"] > accounts.WAIT_SECONDS
-    assert "ttlSecondsAfterFinished" not in job["spec"]
-    assert job["spec.template.spec.restartPolicy"] == "Never"
-    assert job["spec.template.spec.containers.0.args"] == ["-m", "app.accounts", engine]
+def test_what_the_cluster_still_has_opens_the_volume_and_the_generators_stay(engine: str, graph: Graph) -> None:
+    kept = {key: f"kept-{key}-which-is-long-enough" for key in OWN[engine]}
+    again = samples.graph(MAKERS[engine](found=Found(kept)))
+    secret = again.one("Secret", f"{engine}-secrets")
+    assert kept.items() <= secret["stringData"].items()
+    assert "generated-" not in str(secret.inputs)
+    assert secret.secret_paths
+    made = [{r.name for r in g.of_type("RandomPassword")} for g in (graph, again)]
+    assert made[0] == made[1]
 
 
-@pytest.mark.parametrize("engine", WITH_JOB)
-def test_a_cron_job_runs_the_same_pod_and_never_twice_at_a_time(engine: str) -> None:
-    graph = engines.graph(MAKERS[engine]())
-    (job,), (cron,) = graph.of_type("Job"), graph.of_type("CronJob")
-    assert cron["spec.jobTemplate.spec.template"] == job["spec.template"]
-    assert cron["spec.concurrencyPolicy"] == "Forbid"
-    assert cron["spec.schedule"].endswith("-59/10 * * * *")
+def test_only_what_is_missing_in_the_cluster_is_new() -> None:
+    again = samples.graph(samples.consul(found=Found({"management": "kept-management-secret"})))
+    data = again.one("Secret", "consul-secrets")["stringData"]
+    assert (data["management"], data["gossip"]) == ("kept-management-secret", "generated-consul-gossip-")
 
 
-def test_the_cron_jobs_start_at_different_minutes() -> None:
-    schedules = [engines.graph(MAKERS[engine]()).of_type("CronJob")[0]["spec.schedule"] for engine in WITH_JOB]
-    assert len(set(schedules)) == len(WITH_JOB)
+def test_each_pod_has_a_claim_under_the_name_that_its_stateful_set_looks_for(engine: str, graph: Graph) -> None:
+    (claim,) = graph.of_type("PersistentVolumeClaim")
+    (template,) = samples.server(graph)["spec.volumeClaimTemplates"]
+    assert claim.object_name == f"{template['metadata']['name']}-{engine}-0"
+    assert samples.server(graph).name == engine
+    assert claim.urn in samples.server(graph).dependencies
 
 
-@pytest.mark.parametrize("engine", WITH_JOB)
-def test_the_program_reads_exactly_what_the_component_renders(engine: str, tmp_path: Path) -> None:
-    for name, text in engines.graph(MAKERS[engine]()).one("Secret", f"{engine}-accounts")["stringData"].items():
-        (tmp_path / name).write_text(text)
-    match engine:
-        case "postgres":
-            state = read_state(tmp_path, PostgresState)
-        case "rabbitmq":
-            state = read_state(tmp_path, RabbitmqState)
-        case _:
-            state = read_state(tmp_path, ConsulState)
-    assert state.host == f"{engine}.groundwork-dev.svc"
-    assert (tmp_path / "admin").read_text()
-    names = {client.name for client in (state.tokens if isinstance(state, ConsulState) else state.clients)}
-    assert names == ({"agent", "orders", "registry"} if engine == "consul" else {"orders", "billing"})
+def test_a_claim_is_made_without_waiting_for_the_pod_that_waits_for_it(graph: Graph) -> None:
+    (claim,) = graph.of_type("PersistentVolumeClaim")
+    assert claim["metadata.annotations"] == {"pulumi.com/skipAwait": "true"}
 
 
-@pytest.mark.parametrize("engine", WITH_JOB)
-def test_the_accounts_are_those_that_the_clients_mount(engine: str) -> None:
-    graph = engines.graph(MAKERS[engine]())
-    declared = json.dumps(engines.accounts(graph, engine))
-    for data in client_secrets(graph).values():
-        assert data.get("password") or data["token"] in declared
-
-
-def test_data_is_kept_where_it_must_be(engine: str, graph: Graph) -> None:
-    kept = engines.server(engines.graph(MAKERS[engine](retain_data=True)))
-    assert kept.protect
-    assert kept["spec.persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
-    assert not engines.server(graph).protect
-    assert engines.server(graph)["spec.persistentVolumeClaimRetentionPolicy"]["whenDeleted"] == "Delete"
+def test_three_servers_have_three_claims() -> None:
+    graph = samples.graph(samples.consul(servers=3))
+    assert {c.object_name for c in graph.of_type("PersistentVolumeClaim")} == {f"data-consul-{n}" for n in range(3)}
 
 
 def test_the_volume_is_of_the_size_and_class_that_was_asked_for(engine: str, graph: Graph) -> None:
-    (claim,) = engines.server(graph)["spec.volumeClaimTemplates"]
-    assert claim["spec"]["resources"]["requests"]["storage"] == "1Gi"
-    assert "storageClassName" not in claim["spec"]
+    for claim in graph.of_type("PersistentVolumeClaim"):
+        assert claim["spec.resources.requests.storage"] == "1Gi"
+        assert claim["spec.accessModes"] == ["ReadWriteOnce"]
+        assert "storageClassName" not in claim["spec"]
+    at = samples.Placement("dev", "groundwork-dev", storage_class="fast")
+    larger = samples.graph(MAKERS[engine](at=at, storage_gib=7)).one("PersistentVolumeClaim", f"data-{engine}-0")
+    assert (larger["spec.resources.requests.storage"], larger["spec.storageClassName"]) == ("7Gi", "fast")
 
 
-def test_a_busy_server_is_given_a_minute_and_a_starting_one_two(engine: str, graph: Graph) -> None:
-    container = engines.server(graph)["spec.template.spec.containers.0"]
-    alive, started = container["livenessProbe"], container["startupProbe"]
+def test_a_larger_volume_replaces_no_stateful_set(graph: Graph) -> None:
+    assert samples.server(graph).ignore_changes == ("spec.volumeClaimTemplates",)
+
+
+def test_data_and_what_opens_it_outlive_a_destroy_where_they_must(engine: str, graph: Graph) -> None:
+    kept = samples.graph(MAKERS[engine](retain_data=True))
+    retained = {(r.type.rpartition(":")[2], r.object_name) for r in kept.resources if r.retain}
+    assert retained == {("PersistentVolumeClaim", f"data-{engine}-0"), ("Secret", f"{engine}-secrets")}
+    assert [r.name for r in graph.resources if r.retain] == []
+
+
+def test_no_controller_deletes_a_volume(graph: Graph) -> None:
+    assert samples.server(graph)["spec.persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+
+
+def test_a_pod_that_a_bad_template_left_behind_is_replaced(graph: Graph) -> None:
+    assert samples.server(graph)["spec.podManagementPolicy"] == "Parallel"
+
+
+def test_every_workload_of_an_engine_runs_as_a_service_account_of_its_own(engine: str, graph: Graph) -> None:
+    accounts = {account.object_name: account for account in graph.of_type("ServiceAccount")}
+    assert set(accounts) == {engine, f"{engine}-accounts"}
+    assert all(account["automountServiceAccountToken"] is False for account in accounts.values())
+    assert samples.pod(graph)["serviceAccountName"] == engine
+    assert accounts[engine].urn in samples.server(graph).dependencies
+    for job in samples.jobs(graph):
+        assert job["spec.template.spec.serviceAccountName"] == f"{engine}-accounts"
+
+
+def test_a_busy_server_is_given_a_minute_and_a_starting_one_two(graph: Graph) -> None:
+    alive, started = samples.main(graph)["livenessProbe"], samples.main(graph)["startupProbe"]
     assert alive["failureThreshold"] * alive["periodSeconds"] >= 60
     assert started["failureThreshold"] * started["periodSeconds"] >= 120
 
 
-def test_alive_asks_less_than_ready(engine: str, graph: Graph) -> None:
-    container = engines.server(graph)["spec.template.spec.containers.0"]
-    if engine == "redis":
-        assert container["livenessProbe"]["exec"]["command"] == ["sh", "-c", redis.ALIVE]
-    else:
-        assert "tcpSocket" in container["livenessProbe"]
+@pytest.mark.parametrize("engine", ["postgres", "rabbitmq", "consul"])
+def test_alive_asks_for_an_open_port_only(engine: str) -> None:
+    probe = samples.main(samples.graph(MAKERS[engine]()))["livenessProbe"]
+    assert probe["tcpSocket"]["port"] in PORTS[engine]
 
 
-def test_what_it_needs_counts_the_server_the_job_and_the_cron_job() -> None:
-    one, three = consul.demand(engines.consul()), consul.demand(engines.consul(servers=3))
-    demands = {
-        "postgres": postgres.demand(engines.postgres()),
-        "redis": redis.demand(engines.redis()),
-        "rabbitmq": rabbitmq.demand(engines.rabbitmq()),
-        "consul": one,
-    }
-    assert {name: demand.pods for name, demand in demands.items()} == {"postgres": 3, "redis": 1, "rabbitmq": 3, "consul": 3}
-    assert {demand.claims for demand in demands.values()} == {1}
-    assert (three.pods, three.claims, three.storage_gib) == (5, 3, 3)
+@pytest.mark.parametrize("engine", ["postgres", "redis", "consul"])
+def test_alive_asks_less_than_ready(engine: str) -> None:
+    container = samples.main(samples.graph(MAKERS[engine]()))
+    question = [
+        {key: probe[key] for key in ("exec", "tcpSocket") if key in probe} for probe in (container["livenessProbe"], container["readinessProbe"])
+    ]
+    assert question[0] != question[1]
 
 
-def test_every_pod_that_an_engine_starts_is_an_end_of_an_encrypted_edge() -> None:
-    edges = {
-        "postgres": postgres.edges("postgres", engines.postgres()),
-        "redis": redis.edges("redis", engines.redis()),
-        "rabbitmq": rabbitmq.edges("rabbitmq", engines.rabbitmq()),
-        "consul": consul.edges("consul", engines.consul()),
-    }
-    for engine, own in edges.items():
-        assert {edge.client.name for edge in own} == ({f"{engine}-accounts"} if engine in WITH_JOB else set())
-        assert all(edge.tls for edge in own)
+def test_logs_have_room_of_their_own_beside_the_scratch_space(engine: str) -> None:
+    container = samples.main(samples.graph(MAKERS[engine](resources=Resources(cpu_m=100, memory_mib=512, scratch_mib=333))))
+    (tmp,) = [
+        v
+        for v in samples.pod(samples.graph(MAKERS[engine](resources=Resources(cpu_m=100, memory_mib=512, scratch_mib=333))))["volumes"]
+        if v["name"] == "tmp"
+    ]
+    assert tmp["emptyDir"] == {"sizeLimit": "333Mi"}
+    for kind in ("requests", "limits"):
+        assert container["resources"][kind]["ephemeral-storage"] == f"{333 + LOG_MIB}Mi"
+
+
+def test_what_it_needs_counts_the_servers_two_jobs_and_a_run_of_the_cron_job(engine: str) -> None:
+    demand = samples.describe(MAKERS[engine](storage_gib=5)).demand
+    assert (demand.pods, demand.claims, demand.storage_gib) == (4, 1, 5)
+
+
+def test_what_three_servers_need_is_counted_three_times() -> None:
+    one, three = samples.describe(samples.consul()).demand, samples.describe(samples.consul(servers=3)).demand
+    assert (three.pods, three.claims, three.storage_gib) == (6, 3, 3)
+    for field in ("cpu_m", "cpu_limit_m", "memory_mib", "ephemeral_mib"):
+        assert three.sum(field) - one.sum(field) == 2 * int(getattr(samples.CONSUL.resources, field))
+
+
+def test_only_the_accounts_program_calls_an_engine_unasked_and_encrypted(engine: str) -> None:
+    described = samples.describe(MAKERS[engine]())
+    server, jobs = AT.workload(engine), AT.workload(f"{engine}-accounts")
+    assert set(described.workloads) == {server, jobs}
+    assert set(described.edges) == {Edge(jobs, server, port, Transport.OWN_TLS) for port in PORTS[engine]}
+
+
+def test_the_mounts_of_every_container_are_volumes_of_its_pod(engine: str, graph: Graph) -> None:
+    spec = samples.pod(graph)
+    there = {volume["name"] for volume in spec["volumes"]} | {"data"}
+    for container in (*spec["containers"], *spec.get("initContainers", [])):
+        assert {mount["name"] for mount in container["volumeMounts"]} <= there
+        assert {
+            "name": "data",
+            "mountPath": {"postgres": "/var/lib/postgresql/data", "redis": "/data", "rabbitmq": "/var/lib/rabbitmq", "consul": "/consul/data"}[
+                engine
+            ],
+        } in container["volumeMounts"]
 
 
 BAD = [
     ({"rotation": 0}, "rotation is 0: start at 1"),
-    ({"storage_gib": 0}, "storage_gib is 0: give the volume at least 1 GiB"),
+    ({"storage_gib": 0}, "storage_gib is 0: give the volume 1 to 65536 GiB"),
+    ({"storage_gib": stateful.MAX_STORAGE_GIB + 1}, "storage_gib is 65537: give the volume 1 to 65536 GiB"),
     ({"resources": Resources(cpu_m=10, memory_mib=32)}, "resources.memory_mib is 32: .* needs at least"),
 ]
 
 
-@pytest.mark.parametrize(("changes", "message"), BAD, ids=["rotation", "storage", "memory"])
+@pytest.mark.parametrize(("changes", "message"), BAD, ids=["rotation", "storage", "huge", "memory"])
 def test_a_bad_value_is_refused_with_the_field_the_value_and_the_fix(engine: str, changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{engine}.{message}"):
         MAKERS[engine](**changes)
 
 
-@pytest.mark.parametrize(("name", "message"), [("Orders", "cannot be a name"), ("o" * 64, "cannot be a name"), ("admin", "is taken"), ("", "cannot")])
+def test_all_that_is_wrong_is_said_at_once(engine: str) -> None:
+    with pytest.raises(ValueError, match=rf"{engine}\.rotation is 0.*; {engine}\.storage_gib is 0"):
+        MAKERS[engine](rotation=0, storage_gib=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Orders", "cannot be a name"),
+        ("orders.1", "cannot be a name"),
+        ("o" * 64, "cannot be a name"),
+        ("", "cannot be a name"),
+        ("admin", "is taken"),
+        ("guest", "is taken"),
+        ("default", "is taken"),
+    ],
+)
 def test_a_client_s_name_that_cannot_be_is_refused(engine: str, name: str, message: str) -> None:
     bad = {
         "postgres": PostgresClient(name, "orders"),

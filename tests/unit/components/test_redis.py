@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import pytest
 
-from components import redis, stateful
+from components import redis
+from components.lib import stateful
 from components.redis import RedisClient
-from tests.unit.components import engines
+from tests.unit.components import samples
 
 ORDERS = RedisClient("orders", keys=("orders:*",), channels=("orders.events",))
 BILLING = RedisClient("billing", keys=("z:*", "a:*"))
-PASSWORDS = {"orders": "s3cret-of-orders", "billing": "s3cret-of-billing"}
 
 
 def test_only_the_encrypted_port_is_open() -> None:
@@ -23,54 +25,90 @@ def test_three_quarters_of_the_memory_are_for_data() -> None:
     assert "maxmemory 96mb" in redis.server_config(128).splitlines()
 
 
+def words(client: RedisClient) -> list[str]:
+    """A client's rules, one by one, as the accounts program reads them."""
+    (account,) = samples.accounts(samples.graph(samples.redis(client)), "redis")["clients"]
+    return account["rules"]
+
+
+def test_tls_is_1_2_or_newer() -> None:
+    assert 'tls-protocols "TLSv1.2 TLSv1.3"' in redis.server_config(128).splitlines()
+
+
+def test_other_machines_are_refused_while_anybody_may_come_in() -> None:
+    assert "protected-mode yes" in redis.server_config(128).splitlines()
+
+
 def test_a_client_reaches_its_own_keys_and_channels_only() -> None:
-    (line,) = [user for user in redis.access_list((ORDERS, BILLING), PASSWORDS).splitlines() if " orders " in user]
-    assert "resetkeys ~orders:* resetchannels &orders.events +@all -@admin -@dangerous" in line
+    assert [word for word in words(ORDERS) if word[0] in "~&%"] == ["~orders:*", "&orders.events"]
 
 
 def test_a_client_without_channels_has_none() -> None:
-    (line,) = [user for user in redis.access_list((ORDERS, BILLING), PASSWORDS).splitlines() if " billing " in user]
-    assert "resetchannels +@all" in line
-    assert "&" not in line
+    assert [word for word in words(BILLING) if word[0] == "&"] == []
+    assert "acl-pubsub-default resetchannels" in redis.server_config(128).splitlines()
+
+
+def test_a_client_may_not_administer_and_has_no_way_in_without_its_password() -> None:
+    granted = words(ORDERS)
+    assert {"-@admin", "-@dangerous"} <= set(granted)
+    assert granted[[word[0] for word in granted].index("-")] == "-@all"  # the first word about commands: what is not named is closed
+    assert not {"nopass", "allkeys", "allchannels", "~*", "&*"} & set(granted)
+
+
+def test_a_client_sees_no_names_of_other_keys_and_touches_no_functions() -> None:
+    granted = words(ORDERS)
+    assert {"-scan", "-randomkey", "-dbsize", "-select", "-function", "-fcall", "-fcall_ro"} <= set(granted)
+    assert not [word for word in granted if word.startswith("+") and not word.startswith("+@") and word != "+time"]
+
+
+def test_the_order_of_patterns_does_not_matter() -> None:
+    assert words(BILLING) == words(RedisClient("billing", keys=("a:*", "z:*")))
 
 
 def test_nobody_is_let_in_by_default_and_the_probe_may_only_ping() -> None:
-    users = redis.access_list((), {}).splitlines()
-    assert users == ["user default off", "user probe on nopass +ping"]
+    users = redis.base_access_list("s3cret-of-the-administrator").splitlines()
+    assert [user for user in users if " admin " not in user] == ["user default off", "user probe on nopass +ping"]
 
 
-def test_passwords_stand_as_hashes_only() -> None:
-    users = redis.access_list((ORDERS, BILLING), PASSWORDS)
+def test_the_administrator_s_password_stands_as_a_hash_only() -> None:
+    users = redis.base_access_list("s3cret-of-the-administrator")
+    (admin,) = [user for user in users.splitlines() if user.startswith("user admin ")]
+    assert f" on #{sha256(b's3cret-of-the-administrator').hexdigest()} " in admin
     assert "s3cret" not in users
-    assert users.count(" on #") == 2
 
 
-def test_the_order_of_clients_and_patterns_does_not_matter() -> None:
-    turned = RedisClient("billing", keys=("a:*", "z:*"))
-    assert redis.access_list((ORDERS, BILLING), PASSWORDS) == redis.access_list((turned, ORDERS), PASSWORDS)
+def test_the_access_list_lies_on_the_volume_where_a_restart_finds_what_was_added() -> None:
+    assert "aclfile /data/users.acl" in redis.server_config(128).splitlines()
+    assert {"name": "data", "mountPath": "/data"} in samples.main(samples.graph(samples.redis()))["volumeMounts"]
 
 
-def test_the_access_list_lies_in_a_secret_and_nowhere_else() -> None:
-    graph = engines.graph(engines.redis())
-    assert set(graph.one("Secret", "redis-config")["stringData"]) == {"redis.conf", "users.acl"}
-    assert graph.of_type("ConfigMap") == []
+def test_its_base_is_put_right_before_each_start() -> None:
+    (init,) = samples.pod(samples.graph(samples.redis()))["initContainers"]
+    assert init["command"] == ["sh", "-c", redis.prepare_access_list()]
+    assert {m["mountPath"] for m in init["volumeMounts"]} == {"/data", redis.BASE_DIR}
+    assert redis.BASE_DIR not in str(samples.main(samples.graph(samples.redis()))["volumeMounts"])
 
 
-def test_a_rotation_rolls_the_server() -> None:
-    def content(rotation: int) -> str:
-        return str(engines.server(engines.graph(engines.redis(rotation=rotation)))["spec.template.metadata.annotations"])
+def test_the_base_of_the_access_list_is_the_job_s_administrator_s() -> None:
+    graph = samples.graph(samples.redis())
+    admin = graph.one("Secret", "redis-accounts")["stringData"]["admin"]
+    assert graph.one("Secret", "redis-secrets")["stringData"]["base.acl"] == redis.base_access_list(admin)
 
-    assert content(1) != content(2)
+
+def test_the_plain_configuration_holds_no_secret() -> None:
+    config = samples.graph(samples.redis()).one("ConfigMap", "redis-config")
+    assert set(config["data"]) == {"redis.conf"}
+    assert config.secret_paths == ()
 
 
 def test_ready_wants_the_answer_and_not_the_exit_code() -> None:
-    container = engines.server(engines.graph(engines.redis()))["spec.template.spec.containers.0"]
+    container = samples.main(samples.graph(samples.redis()))
     assert container["readinessProbe"]["exec"]["command"] == ["sh", "-c", redis.PROBE]
     assert redis.PROBE.endswith("| grep -q PONG")
 
 
 def test_no_path_of_the_configuration_is_missing_in_the_pod() -> None:
-    container = engines.server(engines.graph(engines.redis()))["spec.template.spec.containers.0"]
+    container = samples.main(samples.graph(samples.redis()))
     mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
     assert {stateful.TLS, stateful.CA, redis.CONFIG, redis.DATA, "/tmp"} <= mounted
 
@@ -78,4 +116,4 @@ def test_no_path_of_the_configuration_is_missing_in_the_pod() -> None:
 @pytest.mark.parametrize("keys", [(), ("",), ("orders: x",), ("*",), ("*:orders",)], ids=["none", "empty", "space", "all", "suffix"])
 def test_keys_that_would_not_separate_the_client_are_refused(keys: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match=r"redis\.clients: orders has "):
-        engines.redis(RedisClient("orders", keys))
+        samples.redis(RedisClient("orders", keys))

@@ -10,6 +10,8 @@ from sandbox.stackfile import SETTINGS
 from stacks import stackfile
 from tests.e2e import stack
 
+IMAGE = f"registry.example/groundwork@sha256:{0:064x}"
+
 
 def made(environment: dict[str, str], *words: str) -> dict[str, Any]:
     document = stack.settings_of(environment, "theirs", words)
@@ -24,8 +26,8 @@ def test_it_is_the_tracked_stack_file_on_the_asked_context() -> None:
 
 
 def test_an_image_that_is_there_is_not_built() -> None:
-    images = made({"E2E_RUNTIME_IMAGE": "registry.example/groundwork:1"})["images"]
-    assert (images["runtime"], images.get("build")) == ("registry.example/groundwork:1", None)
+    images = made({"E2E_RUNTIME_IMAGE": IMAGE})["images"]
+    assert (images["runtime"], images.get("build")) == (IMAGE, None)
 
 
 def test_the_environment_may_say_everything_and_the_test_has_the_last_word() -> None:
@@ -39,6 +41,6 @@ def test_the_environment_may_say_everything_and_the_test_has_the_last_word() -> 
     assert found["rotation"] == 3
 
 
-@pytest.mark.parametrize("environment", [{}, {"E2E_RUNTIME_IMAGE": "registry.example/groundwork:1"}])
+@pytest.mark.parametrize("environment", [{}, {"E2E_RUNTIME_IMAGE": IMAGE}])
 def test_the_platform_takes_it(environment: dict[str, str]) -> None:
     assert stackfile.parse(made(environment), "sandbox-e2e").cluster.context == "theirs"

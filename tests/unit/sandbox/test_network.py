@@ -28,11 +28,12 @@ def test_a_machine_without_routes_is_understood() -> None:
     assert network.parse_routes("") == ()
 
 
-def test_the_host_gets_routes_to_pods_and_services_and_the_node_none_to_the_world() -> None:
+def test_host_and_node_have_routes_to_services_and_the_node_none_to_the_world() -> None:
     commands = [" ".join(argv) for argv in network.commands(holder=42)]
     assert "ip route replace 10.96.0.0/16 via 10.99.0.2 dev gw-host" in commands
     assert "ip route replace 10.244.0.0/16 via 10.99.0.2 dev gw-host" in commands
     assert "nsenter -t 42 -n ip route replace unreachable default" in commands
+    assert "nsenter -t 42 -n ip route replace 10.96.0.0/16 dev eth0 src 10.99.0.2" in commands
     assert not any("default via" in command for command in commands)
 
 

@@ -13,10 +13,10 @@ import pytest
 from asyncpg import Connection
 from redis.asyncio import Redis
 
-from tests.app import engines
+from tests.app import servers
 from tests.app.processes import Server, listening
 
-ALL: list[Callable[[], AbstractContextManager[Server]]] = [engines.postgres, engines.redis, engines.rabbitmq, engines.consul]
+ALL: list[Callable[[], AbstractContextManager[Server]]] = [servers.postgres, servers.redis, servers.rabbitmq, servers.consul]
 
 
 @pytest.mark.parametrize("engine", ALL, ids=["postgres", "redis", "rabbitmq", "consul"])
@@ -36,7 +36,7 @@ def test_a_server_starts_stops_starts_again_and_leaves_nothing(engine: Callable[
 
 
 async def test_a_paused_postgres_answers_nobody_and_goes_on_after() -> None:
-    with engines.postgres() as server:
+    with servers.postgres() as server:
         trust = ssl.create_default_context(cafile=str(server.ca))
 
         async def connect() -> Connection:
@@ -54,7 +54,7 @@ async def test_a_paused_postgres_answers_nobody_and_goes_on_after() -> None:
 
 
 async def test_redis_keeps_its_data_over_a_restart_and_loses_it_by_a_wipe() -> None:
-    with engines.redis() as server:
+    with servers.redis() as server:
 
         def client() -> Redis:
             return Redis(

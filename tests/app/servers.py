@@ -1,6 +1,6 @@
 """PostgreSQL, Redis, RabbitMQ and Consul for tests: real servers on loopback, with TLS, and with faults on demand.
 
-    with engines.postgres() as server:
+    with servers.postgres() as server:
         connect(server.host, server.port, server.ca, server.username, server.password)
         server.kill(); server.start()
 

@@ -14,9 +14,10 @@ from groundwork.consul.client import ConsulClient
 from groundwork.engines import ENGINES, runtime
 from groundwork.engines.redis import RedisCheck
 from groundwork.health import Check, HealthRegistry
+from groundwork.health.model import Closable
 from groundwork.metrics import Metrics
 from groundwork.settings import ConsulSettings, EngineSection, PostgresSettings, RabbitmqSettings, RedisSettings, ServerSection, Settings
-from tests.app import engines
+from tests.app import servers
 from tests.app.consul.real import find_in_cache
 from tests.app.health.support import until
 from tests.app.pki import Authority
@@ -45,7 +46,7 @@ def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp(name)
     if name == "consul":
         find_in_cache()
-    with getattr(engines, name)() as server:
+    with getattr(servers, name)() as server:
         assert isinstance(server, Server)
         yield Target(name, server, section(server, credentials(folder / "credentials", server.username, server.password), folder))
 
@@ -53,13 +54,13 @@ def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def section(server: Server, own: Path, folder: Path) -> EngineSection:
     """What the platform would tell a service about the server."""
     match server:
-        case engines.Postgres():
+        case servers.Postgres():
             return PostgresSettings(host=server.host, port=server.port, ca=server.ca, credentials=own, database="postgres")
-        case engines.Redis():
+        case servers.Redis():
             return RedisSettings(host=server.host, port=server.port, ca=server.ca, credentials=own)
-        case engines.RabbitMq():
+        case servers.RabbitMq():
             return RabbitmqSettings(host=server.host, port=server.port, ca=server.ca, credentials=own)
-        case engines.Consul():
+        case servers.Consul():
             token = folder / "token"
             token.write_text(server.token)
             return ConsulSettings(address=server.address, ca=server.ca, token_file=token)
@@ -76,7 +77,8 @@ async def check_of(name: str, section: EngineSection) -> AsyncGenerator[Check]:
         check = runtime(name).check(settings, consul)
         assert check is not None
         yield check
-        await check.close()
+        if isinstance(check, Closable):
+            await check.close()
 
 
 @asynccontextmanager

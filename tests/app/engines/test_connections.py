@@ -26,11 +26,11 @@ from groundwork.engines.postgres import Pool, postgres_connection, postgres_pool
 from groundwork.engines.rabbitmq import amqp_connection
 from groundwork.engines.redis import RedisCheck, redis_client
 from groundwork.settings import PostgresSettings, RabbitmqSettings, RedisSettings, ServerSection
-from tests.app import engines
+from tests.app import servers
 from tests.app.pki import Authority
 from tests.app.processes import Server
 
-NAMES = ("postgres", "redis", "rabbitmq")
+NAMES = tuple(name for name, kind in ENGINES.items() if issubclass(kind.section, ServerSection))
 Ask = Callable[[], Awaitable[object]]
 
 
@@ -89,7 +89,7 @@ async def _amqp(section: RabbitmqSettings) -> object:
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[Reached]:
     name, authority = str(request.param), Authority()
     folder = tmp_path_factory.mktemp(name)
-    with getattr(engines, name)(authority) as server:
+    with getattr(servers, name)(authority) as server:
         assert isinstance(server, Server)
         section: dict[str, object] = {"host": server.host, "port": server.port, "ca": folder / "ca.crt", "credentials": folder}
         if name == "postgres":
@@ -182,12 +182,12 @@ async def add_user(reached: Reached, username: str, password: str) -> None:
             async with redis_client(administrator) as client:
                 await client.execute_command("ACL", "SETUSER", username, "on", f">{password}", "+@all")  # pyright: ignore[reportUnknownMemberType]
         case _:
-            assert isinstance(reached.server, engines.RabbitMq)
+            assert isinstance(reached.server, servers.RabbitMq)
             await asyncio.to_thread(_put, reached.server, f"users/{username}", {"password": password, "tags": ""})
             await asyncio.to_thread(_put, reached.server, f"permissions/%2F/{username}", {"configure": "", "write": "", "read": ".*"})
 
 
-def _put(server: engines.RabbitMq, path: str, body: dict[str, str]) -> None:
+def _put(server: servers.RabbitMq, path: str, body: dict[str, str]) -> None:
     login = b64encode(f"{server.username}:{server.password}".encode()).decode()
     headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
     request = urllib.request.Request(f"https://{server.host}:{server.management_port}/api/{path}", json.dumps(body).encode(), headers, method="PUT")
@@ -225,7 +225,7 @@ async def test_what_a_client_raises_while_the_server_is_away_is_known_as_away(re
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Generator[PostgresSettings]:
     folder = tmp_path_factory.mktemp("database")
-    with engines.postgres() as server:
+    with servers.postgres() as server:
         (folder / "username").write_text(server.username)
         (folder / "password").write_text(server.password)
         yield PostgresSettings(host=server.host, port=server.port, ca=server.ca, credentials=folder, database="postgres", pool_size=2)
@@ -297,38 +297,43 @@ async def test_the_connection_of_a_pool_is_one_that_ends_its_calls(database: Pos
 
 
 @asynccontextmanager
-async def scripted(*answers: bytes | None) -> AsyncGenerator[tuple[RedisSettings, list[int]]]:
-    """A server that gives each connection the answer to every line, hangs for None, and counts the connections."""
-    seen: list[int] = []
+async def mute(*, hangs: bool) -> AsyncGenerator[tuple[RedisSettings, list[None]]]:
+    """A server that answers nothing: it hangs, or breaks each connection at the first line. The list grows with every connection."""
+    connections: list[None] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        seen.append(len(seen))
-        answer = answers[min(len(seen), len(answers)) - 1]
+        connections.append(None)
         with suppress(ConnectionError):
-            while await reader.readline():
-                if answer == b"":
-                    break
-                if answer is not None:
-                    writer.write(answer)
+            while await reader.readline() and hangs:
+                pass
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
-        yield RedisSettings(host="127.0.0.1", port=int(server.sockets[0].getsockname()[1])), seen
+        yield RedisSettings(host="127.0.0.1", port=int(server.sockets[0].getsockname()[1])), connections
 
 
 async def test_a_redis_that_hangs_is_not_asked_again_and_again() -> None:
-    async with scripted(None) as (section, connections), redis_client(section, timeout=0.2) as client:
+    async with mute(hangs=True) as (section, connections), redis_client(section, timeout=0.2) as client:
         with pytest.raises(redis.exceptions.TimeoutError):
             await client.get("a")
         assert len(connections) == 1
 
 
 async def test_a_redis_that_breaks_every_connection_is_asked_twice() -> None:
-    async with scripted(b"") as (section, connections), redis_client(section, timeout=20) as client:
+    async with mute(hangs=False) as (section, connections), redis_client(section, timeout=20) as client:
         with pytest.raises(redis.exceptions.ConnectionError):
             await client.get("a")
         assert len(connections) == 2
+
+
+@pytest.mark.parametrize("running", ["redis"], indirect=True)
+async def test_a_redis_that_was_restarted_fails_no_call(reached: Reached) -> None:
+    assert isinstance(reached.section, RedisSettings)
+    async with redis_client(reached.section, timeout=20) as client:
+        await client.set("a", "1")
+        await asyncio.to_thread(reached.server.restart)
+        assert await client.get("a") == "1"
 
 
 # What Redis allows
@@ -338,16 +343,16 @@ STRICT = "-@all +@connection +@read +@write +@pubsub +@scripting +@transaction -
 
 
 @pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[engines.Redis, RedisSettings]]:
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[servers.Redis, RedisSettings]]:
     """A Redis whose client `orders.1` may not look beyond its keys."""
     folder = tmp_path_factory.mktemp("strict")
     (folder / "username").write_text("orders.1")
     (folder / "password").write_text("orders-password")
-    with engines.redis(acl=f"user default off\nuser orders.1 on >orders-password resetchannels ~orders:* &orders:* {STRICT}") as server:
+    with servers.redis(acl=f"user default off\nuser orders.1 on >orders-password resetchannels ~orders:* &orders:* {STRICT}") as server:
         yield server, RedisSettings(host=server.host, port=server.port, ca=server.ca, credentials=folder, key_prefix="orders:")
 
 
-async def refused(server: engines.Redis) -> object:
+async def refused(server: servers.Redis) -> object:
     """What the server has refused since it was asked last."""
     client = Redis(host=server.host, port=server.port, username=server.username, password=server.password, ssl=True, ssl_ca_certs=str(server.ca))
     async with client:
@@ -357,7 +362,7 @@ async def refused(server: engines.Redis) -> object:
 
 
 @pytest.mark.parametrize("command", ["KEYS *", "SCAN 0", "RANDOMKEY", "DBSIZE", "FUNCTION LIST", "INFO"])
-async def test_the_strict_access_list_refuses_what_looks_beyond_one_s_keys(strict: tuple[engines.Redis, RedisSettings], command: str) -> None:
+async def test_the_strict_access_list_refuses_what_looks_beyond_one_s_keys(strict: tuple[servers.Redis, RedisSettings], command: str) -> None:
     server, section = strict
     async with redis_client(section) as client:
         with pytest.raises(redis.exceptions.NoPermissionError):
@@ -365,7 +370,7 @@ async def test_the_strict_access_list_refuses_what_looks_beyond_one_s_keys(stric
     assert await refused(server)
 
 
-async def test_client_check_and_cache_need_nothing_that_the_strict_access_list_refuses(strict: tuple[engines.Redis, RedisSettings]) -> None:
+async def test_client_check_and_cache_need_nothing_that_the_strict_access_list_refuses(strict: tuple[servers.Redis, RedisSettings]) -> None:
     server, section = strict
     await refused(server)
     check = RedisCheck(section)
