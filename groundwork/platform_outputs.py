@@ -1,8 +1,9 @@
 """The contract with other teams: a stack's outputs, typed and versioned, and the reader for them.
 
-Another Pulumi program reads them with `read(pulumi.StackReference("ORGANISATION/groundwork/dev"))`. No value in them is secret: they name
-the Secrets, they do not open them. A change that would break a reader gets a new `VERSION`; what is added does not, and an older reader
-passes over it.
+Another Pulumi program reads them with `read(pulumi.StackReference("organization/groundwork/dev"))`. With Pulumi Cloud the first word is the
+organisation's own name; every other backend (a bucket, a folder) has this word there. No value in them is secret: they name the Secrets,
+they do not open them. A change that would break a reader gets a new `VERSION`; what is added does not, and an older reader passes over it,
+at every depth. What was added later has a default here, for the outputs of an older stack.
 """
 
 from __future__ import annotations
@@ -65,12 +66,16 @@ class PlatformOutputs(_Section):
 
 
 class IncompatibleOutputs(PlatformError):
-    """The other stack's outputs are not of the version that this reader knows."""
+    """The other stack's outputs are not of the version that this reader knows, or not Groundwork's at all."""
 
 
 def parse(values: Mapping[str, object]) -> PlatformOutputs:
     """The outputs as they stand in a stack's state. Raises IncompatibleOutputs."""
     version = values.get("version")
+    if version is None:
+        raise IncompatibleOutputs(
+            "that stack has no outputs of Groundwork: look whether its name is right (organization/groundwork/STACK), and run `pulumi up` on it"
+        )
     if version != VERSION:
         raise IncompatibleOutputs(
             f"the platform's outputs have version {version!r}, this reader knows {VERSION}: use the Groundwork release of that stack"
@@ -83,19 +88,20 @@ def parse(values: Mapping[str, object]) -> PlatformOutputs:
 
 
 def read(reference: pulumi.StackReference) -> pulumi.Output[PlatformOutputs]:
-    """The outputs of another stack, typed. Raises IncompatibleOutputs when they arrive."""
-    from pulumi import Output  # noqa: PLC0415 - whoever has a StackReference has Pulumi; services have not
+    """The outputs of another stack, typed. Raises IncompatibleOutputs when they arrive, of which Pulumi prints the message alone."""
+    from pulumi import Output, RunError  # noqa: PLC0415 - whoever has a StackReference has Pulumi; services have not
 
-    fields = PlatformOutputs.model_fields
-    collected = Output.all(
-        **{name: reference.require_output(name) if field.is_required() else reference.get_output(name) for name, field in fields.items()}
-    )
+    class UnreadableStack(IncompatibleOutputs, RunError):
+        """The same as an error of a Pulumi program: one without RunError would be printed with its traceback."""
 
     def typed(values: Mapping[str, object]) -> PlatformOutputs:
-        # The engine keeps every number as a float; what an older stack does not say yet is None.
-        return parse({name: integers(value) for name, value in values.items() if value is not None})
+        try:
+            # The engine keeps every number as a float; what the stack does not say is None.
+            return parse({name: integers(value) for name, value in values.items() if value is not None})
+        except IncompatibleOutputs as error:
+            raise UnreadableStack(str(error)) from None
 
-    return collected.apply(typed)
+    return Output.all(**{name: reference.get_output(name) for name in PlatformOutputs.model_fields}).apply(typed)
 
 
 def integers(value: object) -> object:
@@ -104,4 +110,6 @@ def integers(value: object) -> object:
         return int(value)
     if isinstance(value, Mapping):
         return {key: integers(inner) for key, inner in cast("Mapping[str, object]", value).items()}
+    if isinstance(value, list):
+        return [integers(inner) for inner in cast("list[object]", value)]
     return value

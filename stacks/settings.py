@@ -21,6 +21,7 @@ from stacks.values import (
     DnsLabel,
     DnsName,
     EngineSettings,
+    Filled,
     ImageReference,
     LabelKey,
     LabelValue,
@@ -43,7 +44,7 @@ class DnsSettings(Section):
 
     namespace: DnsLabel = "kube-system"
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict[str, str])
-    ports: Annotated[tuple[Port, ...], Field(min_length=1)] = (53,)
+    ports: Annotated[tuple[Port, ...], Filled] = (53,)
     cidrs: tuple[Cidr, ...] = ()
 
 
@@ -100,7 +101,7 @@ class CertificateSettings(Section):
     """The authorities of the stack's certificates, counted: those that clients trust, and the one of them that signs."""
 
     authority: Annotated[int, Field(ge=1)] = 1
-    trusted: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1,)
+    trusted: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Filled] = (1,)
 
 
 class ReplicatedSettings(Sized):
@@ -118,7 +119,7 @@ class ServiceSettings(ReplicatedSettings):
     how many connections to PostgreSQL each of its pods may hold.
     """
 
-    command: Annotated[tuple[str, ...], Field(min_length=1)]
+    command: Annotated[tuple[str, ...], Filled]
     image: ImageReference | None = None
     port: int = services.HTTP_PORT
     uses: tuple[str, ...] = ()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from typing import Annotated, cast
+from typing import Annotated, TypeVar, cast
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from components.lib import accounts, stateful, workload
+
+Value = TypeVar("Value")
 
 PORTS = range(1, 65536)
 # Beyond these a number is a slip of the pen: more than the largest machines that clouds rent out have.
@@ -69,6 +71,13 @@ def is_port(value: int) -> int:
     return value
 
 
+def is_filled(value: tuple[Value, ...]) -> tuple[Value, ...]:
+    """A list with something in it. Raises ValueError."""
+    if not value:
+        raise ValueError("is empty: name at least one")
+    return value
+
+
 def is_url(value: str) -> str:
     """An HTTP address. Raises ValueError."""
     try:
@@ -103,6 +112,7 @@ DnsLabel = Annotated[str, AfterValidator(is_label)]
 DnsName = Annotated[str, AfterValidator(is_dns_name)]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9.-]{0,251}[a-z0-9]/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
 LabelValue = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$")]
+Filled = AfterValidator(is_filled)
 Cidr = Annotated[str, AfterValidator(is_cidr)]
 Port = Annotated[int, AfterValidator(is_port)]
 Url = Annotated[str, AfterValidator(is_url)]

@@ -43,4 +43,4 @@ def test_the_environment_may_say_everything_and_the_test_has_the_last_word() -> 
 
 @pytest.mark.parametrize("environment", [{}, {"E2E_RUNTIME_IMAGE": IMAGE}])
 def test_the_platform_takes_it(environment: dict[str, str]) -> None:
-    assert stackfile.parse(made(environment), "sandbox-e2e", pull_secret_is_encrypted=False).cluster.context == "theirs"
+    assert stackfile.parse(made(environment), "sandbox-e2e").cluster.context == "theirs"

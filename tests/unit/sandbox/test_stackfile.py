@@ -49,7 +49,7 @@ def test_the_tracked_template_with_the_facts_is_a_valid_stack_file() -> None:
         template, SandboxFacts(images=dict.fromkeys(("postgres", "redis", "rabbitmq", "consul", "runtime"), "localhost/x:1"))
     )
     raw = cast("dict[str, object]", document["config"])["groundwork:settings"]
-    assert parse(raw, "sandbox", pull_secret_is_encrypted=False).images.consul == "localhost/x:1"
+    assert parse(raw, "sandbox").images.consul == "localhost/x:1"
 
 
 def test_a_template_without_settings_is_refused_with_the_fix() -> None:
