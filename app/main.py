@@ -12,6 +12,8 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from app.api import config, services
+from app.api.changes import ChangeLog
+from app.api.events import Streams
 from app.api.shortcut import DiscoverShortcut
 from groundwork import Platform
 from groundwork.config.codec import MAX_VALUE
@@ -20,6 +22,7 @@ from groundwork.consul.metrics import consul_metrics
 from groundwork.consul.pacing import CONFIG
 from groundwork.errors import InvalidSettings
 from groundwork.registry.policy import AddressPolicy
+from groundwork.registry.reconciler import run_reconciler
 from groundwork.settings import Settings
 
 Role = Literal["registry", "config", "all"]
@@ -45,15 +48,18 @@ async def application(role: Role, p: Platform) -> AsyncGenerator[FastAPI]:
     """The APIs of `role` on a running platform."""
     settings = p.settings
     app = p.app(TITLES[role], body_limits={config.PREFIX: MAX_VALUE})
-    watches: WatchHub[tuple[config.ConfigEntry, ...]] = WatchHub(replace(CONFIG, start_jitter=0.0), consul_metrics(p.metrics.registry))
+    watches: WatchHub[tuple[config.ConfigEntry, ...]] = WatchHub(replace(CONFIG, start_jitter=0.0), consul_metrics(p.metrics.registry), p.supervisor)
+    streams = Streams(per_caller=settings.max_streams_per_caller, total=settings.max_streams)
     if role != "config":
-        api = services.ServicesApi(p.registry, p.discovery, p.health, AddressPolicy(settings.allowed_cidrs))
+        api = services.ServicesApi(p.registry, p.discovery, p.health, AddressPolicy(settings.allowed_cidrs), streams)
         services.mount(app, api)
         app.user_middleware.insert(1, Middleware(DiscoverShortcut, api=api, guard=app.state.guard))  # inside of what counts and logs
         if p.backends.registry.name != "memory":  # the embedded one sweeps by itself
-            p.run(p.registry.run_sweeper(), name="sweeper")
+            p.run(p.registry.run_sweeper, name="sweeper")
+            p.run(lambda: run_reconciler(p.backends.registry), name="reconciler")
     if role != "registry":
-        config.mount(app, config.ConfigApi(p.backends.config, watches, p.health, settings.config_prefix))
+        prefix = settings.config_prefix
+        config.mount(app, config.ConfigApi(p.backends.config, watches, p.health, prefix, streams, ChangeLog(prefix)))
     try:
         yield app
     finally:

@@ -129,7 +129,7 @@ def measure(subject: Subject) -> list[tuple[float, float]]:
     with issuer() as (address, token), tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         own_port, peer_port, metrics_port = free_ports(3)
-        auth = {"issuers": [{"issuer": address, "jwks_url": f"{address}/keys", "audience": "groundwork"}]}
+        auth = {"issuers": [{"issuer": address, "jwks_url": f"{address}/keys", "audience": "groundwork", "token_scopes": ["registry:read"]}]}
         settings = {
             "service": "registry",
             "http_port": own_port,

@@ -20,7 +20,7 @@ from pulumi_kubernetes import Provider, core
 
 from components.lib import labels, options, workload
 from components.lib.contracts import Placement, ServerTls
-from components.lib.problems import refuse
+from components.lib.problems import Problem, refuse
 
 CA_CONFIG_MAP = "groundwork-ca"
 CA_HOURS = 10 * 365 * 24
@@ -54,15 +54,17 @@ class CertificatesArgs:
     def __post_init__(self) -> None:
         refuse(self._problems())
 
-    def _problems(self) -> Iterator[str]:
+    def _problems(self) -> Iterator[Problem]:
         if self.authority not in self.trusted:
-            yield (
-                f"certificates.authority is {self.authority}, which certificates.trusted ({', '.join(map(str, self.trusted))}) leaves out: "
-                "clients must trust an authority before it signs; add it there, run `pulumi up`, and then let it sign"
+            yield Problem(
+                "certificates.authority",
+                f"certificates.trusted ({', '.join(map(str, self.trusted))}) leaves it out, and clients must trust an authority before it signs: "
+                "add it there, run `pulumi up`, and then let it sign",
+                self.authority,
             )
         for name, count in Counter(server.name for server in self.servers).items():
             if count > 1:
-                yield f"certificates.servers: {name} is there {count} times: give each server one entry"
+                yield Problem("certificates.servers", f"{name} is there {count} times: give each server one entry")
 
 
 def dns_names(server: Server, namespace: str, cluster_domain: str) -> list[str]:

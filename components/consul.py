@@ -22,7 +22,7 @@ from components.lib import engine, stateful, workload
 from components.lib.contracts import Edge, Endpoint, Protocol, Transport, Use
 from components.lib.description import Description
 from components.lib.engine import MOUNT, Engine, EngineArgs, Spec
-from components.lib.problems import refuse
+from components.lib.problems import Problem, refuse
 
 PORT = 8501
 RPC_PORT = 8300
@@ -85,15 +85,15 @@ class ConsulArgs(EngineArgs):
     def __post_init__(self) -> None:
         refuse(self._problems())
 
-    def _problems(self) -> Iterator[str]:
+    def _problems(self) -> Iterator[Problem]:
         yield from self.bad("consul", [client.name for client in self.clients], memory_mib=128)
         if self.servers not in {1, 3}:
-            yield f"consul.servers is {self.servers}: use 1, or 3 to survive the loss of one"
+            yield Problem("consul.servers", "use 1, or 3 to survive the loss of one", self.servers)
         if _LIBRARY_IMAGE.match(self.image):
-            yield f"images.consul is {self.image}: that image ended with version 1.15, use hashicorp/consul at an exact version"
+            yield Problem("images.consul", "that image ended with version 1.15, use hashicorp/consul at an exact version", self.image)
         for client in self.clients:
             if not client.roles:
-                yield f"consul.clients: {client.name} has no roles: give it at least {ConsulRole.READER}"
+                yield Problem("consul.clients", f"{client.name} has no roles: give it at least {ConsulRole.READER}", client=client.name)
 
 
 def rules(roles: tuple[ConsulRole, ...]) -> Rules:

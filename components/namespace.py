@@ -5,6 +5,8 @@ https://kubernetes.io/docs/concepts/security/pod-security-admission/
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,8 +15,14 @@ from pulumi_kubernetes import Provider, core, meta, networking
 
 from components.lib import labels, options
 from components.lib.contracts import Placement
+from components.lib.problems import Problem, refuse
 
 DEFAULT_DENY = "default-deny"
+# The stack's name is the label of all objects, stands in the names of cluster-wide ones, and in the authority's common name
+# "Groundwork STACK CA", of which X.509 (RFC 5280, ub-common-name) allows 64 letters.
+MAX_STACK = 64 - len("Groundwork  CA")
+_STACK = re.compile(rf"[a-z0-9]([a-z0-9-]{{0,{MAX_STACK - 2}}}[a-z0-9])?")
+_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # RFC 1123
 PodSecurity = Literal["restricted", "baseline", "privileged"]
 
 
@@ -32,6 +40,16 @@ class NamespaceArgs:
     rotation: int = 1
     cluster: str = ""
     retain_data: bool = False
+
+    def __post_init__(self) -> None:
+        refuse(self._problems())
+
+    def _problems(self) -> Iterator[Problem]:
+        if not _STACK.fullmatch(self.stack):
+            what = f"a stack's name may have at most {MAX_STACK} of a-z, 0-9 and -, as all its objects carry it: pulumi stack rename NAME"
+            yield Problem("stack", what, self.stack)
+        elif not _NAMESPACE.fullmatch(self.name):
+            yield Problem("namespace", "a namespace's name may have at most 63 of a-z, 0-9 and -: choose another one", self.name)
 
 
 def namespace_labels(name: str, args: NamespaceArgs) -> dict[str, str]:

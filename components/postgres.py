@@ -18,7 +18,7 @@ from components.lib import accounts, engine, stateful, workload
 from components.lib.contracts import Use
 from components.lib.description import Description
 from components.lib.engine import Engine, EngineArgs, Spec
-from components.lib.problems import refuse
+from components.lib.problems import Problem, refuse
 
 PORT = 5432
 UID = 999  # the image's `postgres` user
@@ -33,6 +33,7 @@ RESERVED_CONNECTIONS = 20
 CONNECTION_STEP = 50
 SHM = "/dev/shm"  # noqa: S108 the runtime's own is 64 MiB, which a parallel query or a larger VACUUM fills: "could not resize shared memory segment"
 SYSTEM_DATABASES = frozenset({"postgres", "template0", "template1"})
+SYSTEM_ROLES = frozenset({"public", "none"})  # CREATE ROLE refuses these, quoted too; a name with `pg_` cannot come up
 
 # Over TCP: while the entry point prepares a new volume, only the socket is open.
 PROBE = ("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(PORT), "-U", ADMIN, "-d", "postgres", "-t", "2")
@@ -70,19 +71,25 @@ class PostgresArgs(EngineArgs):
     def __post_init__(self) -> None:
         refuse(self._problems())
 
-    def _problems(self) -> Iterator[str]:
+    def _problems(self) -> Iterator[Problem]:
         yield from self.bad("postgres", [client.name for client in self.clients], memory_mib=128)
+        for client in self.clients:
+            if client.name in SYSTEM_ROLES:
+                yield Problem("postgres.clients", f"the role {client.name} belongs to PostgreSQL itself: choose another name", client=client.name)
+            if not _DATABASE.fullmatch(client.database):
+                what = f"{client.database!r} cannot be a database: use at most 63 of a-z, 0-9 and _, a letter first"
+                yield Problem("postgres.clients", what, client=client.name)
+            if client.database in SYSTEM_DATABASES:
+                what = f"database {client.database} belongs to PostgreSQL itself: choose another name"
+                yield Problem("postgres.clients", what, client=client.name)
         for database, count in Counter(client.database for client in self.clients).items():
-            if not _DATABASE.fullmatch(database):
-                yield f"postgres.clients: {database!r} cannot be a database: use at most 63 of a-z, 0-9 and _, a letter first"
-            if database in SYSTEM_DATABASES:
-                yield f"postgres.clients: database {database} belongs to PostgreSQL itself: choose another name"
             if count > 1:
-                yield f"postgres.clients: database {database} has {count} owners: give each client a database of its own"
+                yield Problem("postgres.clients", f"database {database} has {count} owners: give each client a database of its own")
         if self.max_connections is not None and self.max_connections < self.needed_connections:
-            yield (
-                f"postgres.max_connections is {self.max_connections}, but the services' pools may open {self.needed_connections}: "
-                "raise it, lower pool_size or replicas of a service, or leave it out"
+            yield Problem(
+                "postgres.max_connections",
+                f"the services' pools may open {self.needed_connections}: raise it, lower pool_size or replicas of a service, or leave it out",
+                self.max_connections,
             )
 
     @property

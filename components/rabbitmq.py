@@ -17,7 +17,7 @@ from components.lib import accounts, engine, stateful, workload
 from components.lib.contracts import Placement, Use
 from components.lib.description import Description
 from components.lib.engine import Engine, EngineArgs, Spec
-from components.lib.problems import refuse
+from components.lib.problems import Problem, refuse
 
 PORT = 5671
 MANAGEMENT_PORT = 15671
@@ -53,13 +53,13 @@ class RabbitmqArgs(EngineArgs):
     def __post_init__(self) -> None:
         refuse(self._problems())
 
-    def _problems(self) -> Iterator[str]:
+    def _problems(self) -> Iterator[Problem]:
         yield from self.bad("rabbitmq", [client.name for client in self.clients], memory_mib=256)
         for vhost, count in Counter(client.vhost for client in self.clients).items():
             if vhost in {"", "/"}:
-                yield f"rabbitmq.clients: vhost {vhost!r} is the administrator's: give each client one of its own"
+                yield Problem("rabbitmq.clients", f"vhost {vhost!r} is the administrator's: give each client one of its own")
             if count > 1:
-                yield f"rabbitmq.clients: vhost {vhost} has {count} users: give each client a virtual host of its own"
+                yield Problem("rabbitmq.clients", f"vhost {vhost} has {count} users: give each client a virtual host of its own")
 
 
 def node(name: str, at: Placement) -> str:

@@ -17,7 +17,7 @@ from components.lib import accounts, engine, stateful, workload
 from components.lib.contracts import Use
 from components.lib.description import Description
 from components.lib.engine import Engine, EngineArgs, Spec
-from components.lib.problems import refuse
+from components.lib.problems import Problem, refuse
 from components.lib.redis_rules import redis_rules
 
 PORT = 6379
@@ -53,16 +53,19 @@ class RedisArgs(EngineArgs):
     def __post_init__(self) -> None:
         refuse(self._problems())
 
-    def _problems(self) -> Iterator[str]:
+    def _problems(self) -> Iterator[Problem]:
         yield from self.bad("redis", [client.name for client in self.clients], memory_mib=64)
         for client in self.clients:
             if not client.keys:
-                yield f"redis.clients: {client.name} has no keys: name what it may touch, such as {client.name}:*"
+                what = f"{client.name} has no keys: name what it may touch, such as {client.name}:*"
+                yield Problem("redis.clients", what, client=client.name)
             for pattern in (*client.keys, *client.channels):
                 if not pattern or any(character.isspace() for character in pattern):
-                    yield f"redis.clients: {client.name} has the pattern {pattern!r}: leave out spaces, they would end the rule"
+                    what = f"{client.name} has the pattern {pattern!r}: leave out spaces, they would end the rule"
+                    yield Problem("redis.clients", what, client=client.name)
                 if pattern.startswith("*"):
-                    yield f"redis.clients: {client.name} has the pattern {pattern!r}, which reaches the others' keys: begin with its own"
+                    what = f"{client.name} has the pattern {pattern!r}, which reaches the others' keys: begin with its own"
+                    yield Problem("redis.clients", what, client=client.name)
 
 
 def server_config(memory_mib: int) -> str:

@@ -16,7 +16,7 @@ from pulumi_kubernetes import Provider, apps, core, meta, policy
 from components.lib import engine, labels, options, workload
 from components.lib.contracts import Edge, Endpoint, Placement, Transport, Use, Workload
 from components.lib.description import Demand, Description, PodShape
-from components.lib.problems import refuse
+from components.lib.problems import Problem, refuse
 from components.lib.workload import Mount, Resources
 
 UID = 10001
@@ -84,15 +84,15 @@ class ServiceArgs:
     def __post_init__(self) -> None:
         refuse(self._problems())
 
-    def _problems(self) -> Iterator[str]:
+    def _problems(self) -> Iterator[Problem]:
         if self.replicas < 1:
-            yield f"replicas is {self.replicas}: a service needs at least 1; remove its entry to stop it"
+            yield Problem("replicas", "a service needs at least 1; remove its entry to stop it", self.replicas)
         if not self.command:
-            yield "command is empty: name the module to run, such as [-m, demo.user_service]"
+            yield Problem("command", "is empty: name the module to run, such as [-m, demo.user_service]")
         if not 1024 <= self.port <= 65535:
-            yield f"port is {self.port}: use 1024 to 65535, which need no privilege"
+            yield Problem("port", "use 1024 to 65535, which need no privilege", self.port)
         if self.port == METRICS_PORT:
-            yield f"port is {self.port}, where every service offers its metrics: choose another one, such as {HTTP_PORT}"
+            yield Problem("port", f"every service offers its metrics there: choose another one, such as {HTTP_PORT}", self.port)
 
 
 def describe(name: str, args: ServiceArgs) -> Description:

@@ -11,6 +11,10 @@ class InvalidSettings(PlatformError):
     """A setting has a value that cannot work; the message names the key, the value and the fix."""
 
 
+class UnusableToken(InvalidSettings):
+    """A token's file holds characters that cannot stand in an HTTP header."""
+
+
 class BackendUnavailable(PlatformError):
     """The registry's or configuration's back end cannot be reached or has no leader. Not the same as "nothing there"."""
 
@@ -19,12 +23,32 @@ class DeadlineExceeded(BackendUnavailable):
     """The back end did not answer within the deadline."""
 
 
+class RateLimited(BackendUnavailable):
+    """The server asks to come back later (429, or 503 with Retry-After). `retry_after` is in seconds, None where it did not say."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class BackendRefused(PlatformError):
+    """The back end calls invalid what the platform itself made up. Whoever asked the platform can do nothing about it."""
+
+
+class UnreadableRecord(BackendUnavailable):
+    """What is stored under a name is nothing that this version can read: written by hand, or by a later version."""
+
+
 class PermissionDenied(PlatformError):
     """The credentials do not allow the operation, or an answer was filtered by an access list."""
 
 
 class NotOwner(PlatformError):
     """The caller acts on a service that belongs to somebody else."""
+
+
+class QuotaExceeded(PlatformError):
+    """The caller has as much of something as one caller may have; the message names the limit and its setting."""
 
 
 class NotFound(PlatformError):
@@ -45,6 +69,10 @@ class Conflict(PlatformError):
 
 class InstanceConflict(Conflict):
     """The instance id is registered by another owner or with another body."""
+
+
+class InstanceAmbiguous(PlatformError):
+    """Several services have an instance of that id, and the caller may change all of them: it must say which one it means."""
 
 
 class InvalidConfig(PlatformError):

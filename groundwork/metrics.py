@@ -32,7 +32,9 @@ class Metrics:
         self.health_check_status = Gauge("health_check_status", "State of a check: 0 pass, 1 warn, 2 fail", ("check",), registry=r)
         self.event_loop_lag_seconds = Gauge("event_loop_lag_seconds", "How late the event loop ran a timer, the last time", registry=r)
         self.registrations = Gauge("registrations", "Instances in the registry", ("status",), registry=r)
+        self.records_unreadable = Gauge("records_unreadable", "Stored values that are no record of the registry's", registry=r)
         self.leases_expired_total = Counter("leases_expired_total", "Leases that ran out without a heartbeat", registry=r)
+        self.connections_cut_total = Counter("connections_cut_total", "Connections that broke a limit", ("reason",), registry=r)
         self.auth_failures_total = Counter("auth_failures_total", "Requests refused by the token check", ("reason",), registry=r)
         self.rate_limited_total = Counter("rate_limited_total", "Requests refused by the rate limit", registry=r)
 

@@ -12,6 +12,7 @@ import structlog
 
 from groundwork import engines, logs
 from groundwork.auth import ANONYMOUS, TokenVerifier
+from groundwork.backends.base import DiscoverySource
 from groundwork.backends.connect import Backends, connect
 from groundwork.config.store import ConfigStore
 from groundwork.consul.pacing import WatchOptions
@@ -19,20 +20,22 @@ from groundwork.discovery.balancer import LoadBalancer
 from groundwork.discovery.client import DiscoveryClient
 from groundwork.discovery.errors import NotLoaded
 from groundwork.errors import InvalidSettings
-from groundwork.health import HealthRegistry
+from groundwork.health import Finding, HealthRegistry, Status
 from groundwork.metrics import Metrics
 from groundwork.registry.client import RegistryClient
 from groundwork.registry.discovery import RestDiscovery
 from groundwork.registry.lease import LeaseKeeper, LocalRegistrar, Registrar
-from groundwork.registry.models import CheckSpec, Registration
+from groundwork.registry.own import own_registration
 from groundwork.registry.service import ServiceRegistry
 from groundwork.settings import Settings, load
+from groundwork.supervision import Make, Supervisor, Work
 
 if TYPE_CHECKING:
     from fastapi import APIRouter, FastAPI
 
     from groundwork.web.guard import Guard
 
+SHOWN = 5  # troubles or keys that one line of health names
 T = TypeVar("T")
 log = structlog.stdlib.get_logger(__name__)
 
@@ -47,13 +50,16 @@ class Platform:
     def __init__(self, settings: Settings, *, configure_logs: bool = True) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.health = HealthRegistry(service=settings.service, version=settings.version, metrics=self.metrics)
+        self.supervisor = Supervisor(registry=self.metrics.registry)
+        self.health = HealthRegistry(service=settings.service, version=settings.version, metrics=self.metrics, supervisor=self.supervisor)
+        self.supervisor.on_fatal(self.health.mark_broken)
         self.verifier = TokenVerifier(settings.auth.issuers) if settings.auth.issuers else None
         self._configure_logs = configure_logs
         self._stack = AsyncExitStack()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._work: list[Work] = []
         self._lease: LeaseKeeper | None = None
-        self._keeping: asyncio.Task[None] | None = None
+        self._keeping: Work | None = None
+        self._overdue = False
         self._backends: Backends | None = None
         self._discovery: DiscoveryClient | None = None
         self._registry: ServiceRegistry | None = None
@@ -107,24 +113,26 @@ class Platform:
         if self._configure_logs:
             logs.configure(settings.service, version=settings.version)
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._stop_tasks)
+            stack.push_async_callback(self.supervisor.aclose)
             self._backends = await stack.enter_async_context(connect(settings, registry=self.metrics.registry))
-            options = WatchOptions(start_jitter=0.0)
             client: RegistryClient | None = None
             source = self._backends.discovery
             if settings.registry is not None:
                 client = await stack.enter_async_context(RegistryClient(settings.registry.url, token_file=settings.registry.token_file))
                 if self._backends.consul is None:
                     source = RestDiscovery(client)  # development: others are found where oneself is registered
-            self._discovery = await stack.enter_async_context(DiscoveryClient(source, options=options, registry=self.metrics.registry))
+            self._discovery = await stack.enter_async_context(self._discovery_client(source))
             self._config = await stack.enter_async_context(self._config_store(self._backends))
-            self._registry = ServiceRegistry(self._backends.registry, metrics=self.metrics)
+            stack.callback(self._wait_for_configuration(self._config).cancel)
+            self._registry = ServiceRegistry(self._backends.registry, metrics=self.metrics, quota=settings.max_registrations)
             if self.verifier is not None:
                 stack.push_async_callback(self.verifier.close)
             self._add_checks()
             self.health.start()
             stack.push_async_callback(self.health.stop)
-            self.run(self.metrics.watch_event_loop(), name="event-loop-lag")
+            self.health.observe("background", self._background)
+            stack.push_async_callback(self._stop_work)
+            self.run(self.metrics.watch_event_loop, name="event-loop-lag")
             self._start_registration(client)
             stack.push_async_callback(self._leave)
             self._say_what_is_missing()
@@ -135,11 +143,19 @@ class Platform:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._stack.aclose()
 
-    def run(self, work: Coroutine[object, object, None], *, name: str) -> None:
-        """Run `work` in the background until the platform is left. If it fails, the process is broken and gets restarted."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+    def run(self, work: Make | Coroutine[object, object, None], *, name: str) -> Work:
+        """Run `work` in the background until the platform is left, `serve` returns, or the returned handle is closed.
+
+        A function is called again, after a pause, however its work ends; health tells of it meanwhile. A coroutine runs once: it may
+        return, and if it fails, the process is broken and gets restarted. Use the handle as `async with` where the work needs something
+        that is closed before the platform is left.
+        """
+        if callable(work):
+            started = self.supervisor.start(work, name=name)
+        else:
+            started = self.supervisor.start(lambda: work, name=name, endless=False, fatal=True)
+        self._work = [*(known for known in self._work if not known.done), started]
+        return started
 
     def router(self) -> APIRouter:
         """The health routes and `/metrics`, for an application of your own."""
@@ -177,10 +193,13 @@ class Platform:
         )
 
     async def serve(self, app: FastAPI) -> None:
-        """Serve `app` until SIGTERM, then leave in order: unready, deregistered, drained, finished."""
+        """Serve `app` until SIGTERM, then leave in order: unready, deregistered, drained, finished, background work ended."""
         from groundwork.serving import serve  # noqa: PLC0415 - uvicorn is an extra
 
-        await serve(app, self.settings, self.metrics, leave=self.drain)
+        try:
+            await serve(app, self.settings, self.metrics, leave=self.drain)
+        finally:
+            await self._stop_work()  # before whatever it uses is closed around the caller's block
 
     async def drain(self) -> None:
         """Unready and deregistered at once; returns when clients had the time to notice."""
@@ -191,14 +210,17 @@ class Platform:
         self.health.mark_draining()
         keeping, self._keeping = self._keeping, None
         if keeping is not None:
-            keeping.cancel()
-            await asyncio.wait({keeping}, timeout=5.0)
+            await keeping.aclose()
         if self._lease is not None:
             await self._lease.leave()
 
     def _details(self) -> str:
         wanted = self.settings.health_details or ("authorized" if self.settings.profile == "prod" else "always")
         return "never" if wanted == "authorized" and self.verifier is None else wanted
+
+    def _discovery_client(self, source: DiscoverySource) -> DiscoveryClient:
+        options = WatchOptions(start_jitter=0.0)
+        return DiscoveryClient(source, options=options, registry=self.metrics.registry, supervisor=self.supervisor)
 
     def _config_store(self, backends: Backends) -> ConfigStore:
         settings = self.settings
@@ -210,7 +232,37 @@ class Platform:
             secrets_dir=settings.secrets_dir,
             snapshot_file=settings.snapshot_file,
             registry=self.metrics.registry,
+            supervisor=self.supervisor,
         )
+
+    def _wait_for_configuration(self, config: ConfigStore) -> asyncio.TimerHandle:
+        """Unready while a bound model waits for the first answer; what comes after the wait is the profile's choice."""
+
+        def overdue() -> None:
+            self._overdue = True
+            if config.on_defaults:
+                log.warning("no configuration could be read", consequence=self._configuration().text)
+            self.health.refresh()
+
+        config.on_loaded(self.health.refresh)
+        self.health.observe("configuration", self._configuration)
+        return asyncio.get_running_loop().call_later(self.settings.config_wait_seconds, overdue)
+
+    def _configuration(self) -> Finding:
+        config, settings = self.config, self.settings
+        if config.on_defaults:
+            if self._overdue and not settings.effective_fail_fast:
+                return Finding(Status.WARN, "nothing could be read yet: the code's defaults are in force")
+            return Finding(Status.FAIL, "nothing could be read yet: the service waits for its configuration")
+        if problems := config.problems:
+            return Finding(Status.WARN, f"rejected, so that what was before stays in force: {', '.join(sorted(problems)[:SHOWN])}")
+        if config.age > settings.max_stale_seconds:
+            return Finding(Status.WARN, "cannot be read now: what was read last stays in force")
+        return Finding(Status.PASS)
+
+    def _background(self) -> Finding:
+        troubles = self.supervisor.troubles
+        return Finding(Status.WARN if troubles else Status.PASS, "; ".join(troubles[:SHOWN]))
 
     def _add_checks(self) -> None:
         settings = self.settings
@@ -223,24 +275,11 @@ class Platform:
             registrar = client
         elif self.backends.registry.name == "memory":
             registrar = LocalRegistrar(self.registry, ANONYMOUS)
-            self.run(self.registry.run_sweeper(), name="sweeper")
+            self.run(self.registry.run_sweeper, name="sweeper")
         else:
             return  # the platform's own services are found by their Kubernetes Service
-        self._lease = LeaseKeeper(registrar, self._wish(), self.health, answers=self._answers)
-        self._keeping = asyncio.get_running_loop().create_task(self._lease.run(), name="lease")
-
-    def _wish(self) -> Registration:
-        settings = self.settings
-        metadata = {"version": settings.version} | ({"zone": settings.zone} if settings.zone else {})
-        return Registration(
-            service_name=settings.service,
-            service_id=settings.instance_id,
-            address=settings.address,
-            port=settings.http_port,
-            check=CheckSpec(ttl=f"{round(settings.ttl_seconds * 1000)}ms", deregister_after=f"{round(settings.deregister_after_seconds)}s"),
-            tags=settings.tags,
-            metadata=metadata,
-        )
+        self._lease = LeaseKeeper(registrar, own_registration(self.settings), self.health, answers=self._answers)
+        self._keeping = self.supervisor.start(self._lease.run, name="lease")
 
     async def _answers(self) -> bool:
         """Whether this service's own port is open."""
@@ -263,18 +302,9 @@ class Platform:
         if self.verifier is None:
             log.warning("authentication is off", consequence="every caller may do everything")
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("background work failed", task=task.get_name(), exc_info=task.exception())
-            self.health.mark_broken()
-
-    async def _stop_tasks(self) -> None:
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=5.0)
+    async def _stop_work(self) -> None:
+        work, self._work = self._work, []
+        await asyncio.gather(*(one.aclose() for one in work))
 
 
 def _entered(part: T | None) -> T:

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from groundwork.metrics import CONTENT_TYPE, Metrics
 from groundwork.settings import Settings
+from groundwork.web.connections import BoundedProtocol, ConnectionLimits, bounded
 
 FINISH_SECONDS = 25  # for requests under way after the drain; drain + this + closing stays below the pod's grace period of 40 s
 KEEP_ALIVE = 75  # seconds: longer than clients keep idle connections, so that it is the client who closes them
@@ -31,10 +32,11 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(app: ASGIApp, host: str, port: int) -> _Server:
+def _server(app: ASGIApp, host: str, port: int, protocol: type[BoundedProtocol]) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
+            http=protocol,
             host=host,
             port=port,
             log_config=None,
@@ -49,12 +51,20 @@ def _server(app: ASGIApp, host: str, port: int) -> _Server:
 
 
 def bind_address(settings: Settings) -> str:
-    """All interfaces in a pod; only this machine while the service's own address is loopback, because development has no authentication."""
+    """All interfaces in a pod, of the family of its own address; only this machine while that is loopback, because development has no
+    authentication.
+    """
     try:
-        local = ip_address(settings.address).is_loopback
-    except ValueError:
-        local = settings.address == "localhost"
-    return "127.0.0.1" if local else "0.0.0.0"  # noqa: S104 - a pod's network policy decides who reaches it
+        address = ip_address(settings.address)
+    except ValueError:  # a host name
+        return "127.0.0.1" if settings.address == "localhost" else "0.0.0.0"  # noqa: S104 - a pod's network policy decides who reaches it
+    if address.version == 6:
+        return "::1" if address.is_loopback else "::"
+    return "127.0.0.1" if address.is_loopback else "0.0.0.0"  # noqa: S104 - as above
+
+
+def _url(settings: Settings, port: int) -> str:
+    return f"http://{f'[{settings.address}]' if ':' in settings.address else settings.address}:{port}"
 
 
 async def serve(app: ASGIApp, settings: Settings, metrics: Metrics, *, leave: Callable[[], Awaitable[None]]) -> None:
@@ -63,15 +73,17 @@ async def serve(app: ASGIApp, settings: Settings, metrics: Metrics, *, leave: Ca
     A second signal ends the drain at once.
     """
     host = bind_address(settings)
-    main = _server(app, host, settings.http_port)
-    side = _server(_metrics_app(metrics), host, settings.metrics_port)
+    limits = ConnectionLimits(settings.max_connections, settings.header_seconds, settings.stall_seconds)
+    protocol = bounded(limits, metrics)
+    main = _server(app, host, settings.http_port, protocol)
+    side = _server(_metrics_app(metrics), host, settings.metrics_port, protocol)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     servers = [loop.create_task(server.serve(), name="http") for server in (main, side)]
     stopping = loop.create_task(stop.wait())
-    log.info("serving", url=f"http://{settings.address}:{settings.http_port}", metrics=f"http://{settings.address}:{settings.metrics_port}/metrics")
+    log.info("serving", url=_url(settings, settings.http_port), metrics=f"{_url(settings, settings.metrics_port)}/metrics")
     try:
         await asyncio.wait([*servers, stopping], return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints,
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, JsonConfigSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from groundwork.errors import InvalidSettings
+from groundwork.errors import InvalidRequest, InvalidSettings
 
 MOUNT = Path("/run/groundwork")
 SETTINGS_FILE_VARIABLE = "PLATFORM_SETTINGS_FILE"
@@ -118,9 +118,10 @@ class RegistrySettings(_Section):
 
 
 class IssuerSettings(_Section):
-    """One issuer whose tokens the APIs accept. `jwks_token_file` is presented to the key set's URL (a cluster's API server wants one).
+    """One issuer whose tokens the APIs accept, and what it may speak for: what is not named here its tokens cannot claim.
 
-    `scopes` are granted to every valid token of the issuer, for issuers that put none into their tokens (ServiceAccount tokens).
+    `jwks_token_file` is presented to the key set's URL (a cluster's API server wants one). `scopes` are granted to every valid token of the
+    issuer, for issuers that put none into their tokens (ServiceAccount tokens).
     """
 
     issuer: str
@@ -129,8 +130,10 @@ class IssuerSettings(_Section):
     jwks_ca: Path | None = None
     jwks_token_file: Path | None = None
     scopes: tuple[str, ...] = ()
-    namespaces: tuple[str, ...] = ()  # whose ServiceAccounts own the service of their name; empty: those of any namespace
+    namespaces: tuple[str, ...] = ()  # whose ServiceAccounts own the service of their name
     subject_scopes: Mapping[str, tuple[str, ...]] = {}  # further scopes of single subjects, such as an operator's account
+    services: tuple[ServiceName, ...] = ()  # that a token may claim to own by its claim `svc`
+    token_scopes: tuple[str, ...] = ()  # that a token may bring by its claim `scope` or `scp`
 
 
 class AuthSettings(_Section):
@@ -138,11 +141,20 @@ class AuthSettings(_Section):
 
     issuers: tuple[IssuerSettings, ...] = ()
 
+    @field_validator("issuers")
+    @classmethod
+    def _once_each(cls, issuers: tuple[IssuerSettings, ...]) -> tuple[IssuerSettings, ...]:
+        names = [one.issuer for one in issuers]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"issuer {min(twice)} stands twice: only one entry could count, so write all of it into one")
+        return issuers
+
 
 class Settings(BaseSettings):
     """Everything a service must know at start. Read it with `load()`."""
 
-    model_config = SettingsConfigDict(env_prefix="PLATFORM_", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="PLATFORM_", env_nested_delimiter="__", extra="forbid", frozen=True, allow_inf_nan=False)
 
     service: ServiceName
     profile: Literal["dev", "prod"] = "dev"
@@ -161,6 +173,8 @@ class Settings(BaseSettings):
     rabbitmq: RabbitmqSettings | None = None
     auth: AuthSettings = AuthSettings()
     config_prefix: str = "config/"
+    config_wait_seconds: Annotated[float, Field(ge=0)] = 10.0  # for the first answer, while a service that binds a model is not ready
+    fail_fast: bool | None = None  # after that wait: stay unready (true, as in `prod`) or serve the code's defaults and say so (as in `dev`)
     ttl_seconds: Annotated[float, Field(gt=0)] = 30.0
     deregister_after_seconds: Annotated[float, Field(ge=60)] = 1800.0
     drain_seconds: Annotated[float, Field(ge=0)] = 5.0
@@ -173,6 +187,12 @@ class Settings(BaseSettings):
     health_details: Literal["never", "authorized", "always"] | None = None
     snapshot_file: Path | None = None
     secrets_dir: Path | None = None
+    max_registrations: Annotated[int, Field(ge=1)] = 200  # instances of one service; 200 of the largest are 12 MiB in the registry
+    max_streams: Annotated[int, Field(ge=1)] = 500  # event streams and long polls of one replica
+    max_streams_per_caller: Annotated[int, Field(ge=1)] = 100
+    max_connections: Annotated[int, Field(ge=1)] = 1000  # to the service's port; idle ones make room
+    header_seconds: Annotated[float, Field(gt=0)] = 10.0  # until the head of a request is here
+    stall_seconds: Annotated[float, Field(gt=0)] = 10.0  # without a reader taking anything of a full buffer
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -182,10 +202,29 @@ class Settings(BaseSettings):
             raise ValueError("backend is `memory` in profile `prod`, where it would lose every registration: configure `consul`")
         return self
 
+    @model_validator(mode="after")
+    def _can_work(self) -> Self:
+        from groundwork.config.layers import prefixes  # noqa: PLC0415 - the rules stand there, in one place, and use this module
+        from groundwork.registry.own import own_registration  # noqa: PLC0415 - likewise
+
+        own_registration(self)
+        try:
+            prefixes(self.config_prefix, self.service, self.profile)
+        except InvalidRequest as error:
+            raise ValueError(str(error)) from None
+        if self.metrics_port == self.http_port:
+            raise ValueError(f"metrics_port: {self.metrics_port} is http_port as well: give it another one")
+        return self
+
     @property
     def effective_backend(self) -> Literal["memory", "consul"]:
         """The back end in use: Consul where one is configured, else the embedded one."""
         return self.backend or ("consul" if self.consul else "memory")
+
+    @property
+    def effective_fail_fast(self) -> bool:
+        """Whether a service without its configuration stays unready."""
+        return self.profile == "prod" if self.fail_fast is None else self.fail_fast
 
     @classmethod
     def settings_customise_sources(

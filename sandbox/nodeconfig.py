@@ -231,6 +231,7 @@ def kubelet(paths: Paths) -> str:
             "podLogsDir": f"{paths.node}/pod-logs",
             "resolvConf": f"{paths.node}/conf/resolv.conf",
             "serializeImagePulls": False,
+            "syncFrequency": "10s",  # a changed Secret is in its pods soon: by default it takes up to a minute and a half
             "shutdownGracePeriod": "0s",
             "staticPodPath": "",
             "tlsCertFile": f"{paths.pki}/kubelet.crt",

@@ -6,18 +6,31 @@ be by itself stands here; what must hold between several of them in stacks/rules
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Literal, cast
 
-from pydantic import Field, SecretStr, StringConstraints, model_validator
+from pydantic import Field, SecretStr, StringConstraints
 
 from components import service as services
-from components.lib import versions
-from stacks.catalog import FOR_ALL, USABLE
+from components.lib import accounts, versions
 from stacks.kinds.consul import ConsulSection
 from stacks.kinds.postgres import PostgresSection
 from stacks.kinds.rabbitmq import RabbitmqSection
 from stacks.kinds.redis import RedisSection
-from stacks.values import Cidr, DnsLabel, EngineSettings, ImageReference, Port, ResourceSettings, Section, Sized
+from stacks.values import (
+    Cidr,
+    DnsLabel,
+    DnsName,
+    EngineSettings,
+    ImageReference,
+    LabelKey,
+    LabelValue,
+    Port,
+    ResourceSettings,
+    Section,
+    ServiceName,
+    Sized,
+    Url,
+)
 
 KEY = "settings"
 PLATFORM_SERVICES = ("registry", "config")
@@ -28,9 +41,9 @@ class DnsSettings(Section):
     pods, and addresses of caches on the nodes.
     """
 
-    namespace: str = "kube-system"
-    labels: dict[str, str] = Field(default_factory=dict[str, str])
-    ports: tuple[Port, ...] = (53,)
+    namespace: DnsLabel = "kube-system"
+    labels: dict[LabelKey, LabelValue] = Field(default_factory=dict[str, str])
+    ports: Annotated[tuple[Port, ...], Field(min_length=1)] = (53,)
     cidrs: tuple[Cidr, ...] = ()
 
 
@@ -41,17 +54,17 @@ class ClusterSettings(Section):
     """
 
     context: Annotated[str, StringConstraints(min_length=1)]
-    domain: str = "cluster.local"
-    storage_class: str | None = None
+    domain: DnsName = "cluster.local"
+    storage_class: DnsName | None = None
     pod_security_version: Annotated[str, StringConstraints(pattern=r"^v1\.\d+$")] = versions.POD_SECURITY_VERSION
     operator_cidrs: tuple[Cidr, ...] = ()
-    issuer: str | None = None
-    jwks_url: str | None = None
+    issuer: Url | None = None
+    jwks_url: Url | None = None
     jwks_cidrs: tuple[Cidr, ...] = ()
     api_server_cidrs: tuple[Cidr, ...] | None = None
     api_server_ports: tuple[Port, ...] | None = None
     dns: DnsSettings | None = None
-    network_plugin: str | None = None
+    network_plugin: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")] | None = None
 
 
 class BuildSettings(Section):
@@ -82,16 +95,6 @@ class ImageSettings(Section):
         """The image of an engine."""
         return cast("str", getattr(self, kind))
 
-    @model_validator(mode="after")
-    def _one_runtime(self) -> Self:
-        if self.runtime and self.build:
-            raise ValueError("runtime and build are both set: keep `runtime` to deploy a given image, or `build` to build and push one")
-        if not self.runtime and not self.build:
-            raise ValueError("neither runtime nor build is set: give `runtime` a digest, or `build.repository` a repository to push to")
-        if self.runtime and "@sha256:" not in self.runtime and not self.runtime.startswith("localhost/"):
-            raise ValueError("runtime has no digest: write NAME@sha256:..., so that what runs is what was tested")
-        return self
-
 
 class CertificateSettings(Section):
     """The authorities of the stack's certificates, counted: those that clients trust, and the one of them that signs."""
@@ -120,21 +123,8 @@ class ServiceSettings(ReplicatedSettings):
     port: int = services.HTTP_PORT
     uses: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
-    calls: tuple[DnsLabel, ...] = ()
+    calls: tuple[ServiceName, ...] = ()
     pool_size: Annotated[int, Field(ge=1, le=100)] = 8
-
-    @model_validator(mode="after")
-    def _engines(self) -> Self:
-        for engine in self.uses:
-            if engine not in USABLE:
-                every = f"{engine} is there for every service: leave it out" if engine in FOR_ALL else f"choose from {', '.join(USABLE)}"
-                raise ValueError(f"uses names {engine}, which no service can ask for: {every}")
-            if self.uses.count(engine) > 1:
-                raise ValueError(f"uses names {engine} {self.uses.count(engine)} times: keep one")
-        for engine in self.optional:
-            if engine not in self.uses:
-                raise ValueError(f"optional names {engine}, which `uses` does not: add it there, or remove it here")
-        return self
 
 
 class StackSettings(Section):
@@ -142,7 +132,7 @@ class StackSettings(Section):
 
     profile: Literal["dev", "prod"]
     namespace: DnsLabel | None = None
-    rotation: Annotated[int, Field(ge=1)] = 1
+    rotation: Annotated[int, Field(ge=1, le=accounts.MAX_ROTATION)] = 1
     retain_data: bool = False
     cluster: ClusterSettings
     images: ImageSettings
@@ -153,7 +143,7 @@ class StackSettings(Section):
     consul: ConsulSection = ConsulSection()
     registry: ReplicatedSettings = ReplicatedSettings()
     config: ReplicatedSettings = ReplicatedSettings()
-    services: dict[DnsLabel, ServiceSettings] = Field(default_factory=dict[str, ServiceSettings])
+    services: dict[ServiceName, ServiceSettings] = Field(default_factory=dict[str, ServiceSettings])
 
     def namespace_of(self, stack: str) -> str:
         """The namespace of stack `stack`."""

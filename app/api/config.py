@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Final, cast
 
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from app.api.events import Event, stream
+from app.api.changes import ChangeLog
+from app.api.events import Event, EventStream, Streams, last_seen
 from groundwork.auth import Principal
-from groundwork.auth.principal import CONFIG_READ, CONFIG_WRITE
+from groundwork.auth.principal import CONFIG_OWN, CONFIG_READ, CONFIG_WRITE
 from groundwork.backends.base import ConfigEntry, ConfigSource
 from groundwork.config.codec import PART, Json, decode
 from groundwork.config.secrets import REFERENCE
 from groundwork.consul.hub import WatchHub
-from groundwork.errors import Conflict, InvalidConfig, InvalidRequest, NotFound
+from groundwork.errors import Conflict, InvalidConfig, InvalidRequest, NotFound, NotOwner
 from groundwork.health import HealthRegistry, State
 from groundwork.web.guard import requires
 from groundwork.web.problem import ProblemError, responses
@@ -39,17 +40,19 @@ _VALUE: dict[str, object] = {"required": True, "content": {"application/json": {
 
 Key = Annotated[str, Path(max_length=400, pattern=KEY, description="such as `documents/limits`")]
 Reader = Annotated[Principal, Depends(requires(CONFIG_READ))]
-Writer = Annotated[Principal, Depends(requires(CONFIG_WRITE))]
+Writer = Annotated[Principal, Depends(requires(CONFIG_OWN, CONFIG_WRITE))]
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigApi:
-    """What the routes work on. `watches` holds the one watch that all event streams share."""
+    """What the routes work on. `watches` holds the one watch that all event streams share, `log` what it has seen."""
 
     source: ConfigSource
     watches: WatchHub[tuple[ConfigEntry, ...]]
     health: HealthRegistry
     prefix: str
+    streams: Streams
+    log: ChangeLog
 
 
 def _api(request: Request) -> ConfigApi:
@@ -73,10 +76,14 @@ def mount(app: FastAPI, api: ConfigApi) -> None:
     summary="What changes below a prefix",
 )
 async def events(
-    api: Api, _caller: Reader, prefix: Annotated[str, Query(max_length=400, pattern=f"^({PART}(,{PART})?(/{PART})*/?)?$")] = ""
-) -> StreamingResponse:
-    """First `config.connected`, then `config.changed` with key, kind (created, updated, deleted) and index; never a value."""
-    return stream(_changes(api, api.prefix + prefix), lambda: api.health.state is State.DRAINING)
+    request: Request, api: Api, caller: Reader, prefix: Annotated[str, Query(max_length=400, pattern=f"^({PART}(,{PART})?(/{PART})*/?)?$")] = ""
+) -> EventStream:
+    """First `config.connected`, then `config.changed` with key, kind (created, updated, deleted) and index; never a value.
+
+    With `Last-Event-ID` what was missed comes first. `complete` false says that this replica does not know what was missed: read again.
+    """
+    changes = _changes(api, api.prefix + prefix, last_seen(request))
+    return EventStream(changes, streams=api.streams, caller=caller, request=request, draining=lambda: api.health.state is State.DRAINING)
 
 
 @router.get(
@@ -108,8 +115,9 @@ async def read(key: Key, request: Request, api: Api, _caller: Reader) -> Respons
     openapi_extra={"requestBody": _VALUE, "parameters": [_IF_MATCH]},
     summary="Create a value, or replace the one that If-Match names",
 )
-async def write(key: Key, request: Request, api: Api, _caller: Writer) -> Response:
+async def write(key: Key, request: Request, api: Api, caller: Writer) -> Response:
     """A new key needs no precondition; an existing one needs `If-Match` with its ETag, so that no write is lost."""
+    _check_owner(caller, key)
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json":
         raise ProblemError(415, "unsupported-media-type", "Unsupported media type", "send the value as application/json")
@@ -132,8 +140,9 @@ async def write(key: Key, request: Request, api: Api, _caller: Writer) -> Respon
     openapi_extra={"parameters": [_IF_MATCH]},
     summary="Remove the value that If-Match names",
 )
-async def remove(key: Key, request: Request, api: Api, _caller: Writer) -> Response:
+async def remove(key: Key, request: Request, api: Api, caller: Writer) -> Response:
     """Needs `If-Match` with the value's ETag."""
+    _check_owner(caller, key)
     expected = await _expected(api, key, request)
     if expected == 0:
         raise NotFound(f"{key} is not set")
@@ -165,6 +174,13 @@ async def _expected(api: ConfigApi, key: str, request: Request) -> int:
     if request.headers.get("if-none-match") == "*":
         raise _lost(key, created=True)
     raise ProblemError(428, "config-conflict", "If-Match is needed", f"{key} exists: read it and send its ETag as If-Match")
+
+
+def _check_owner(caller: Principal, key: str) -> None:
+    """Raises NotOwner unless the caller may write the configuration of the service that `key` begins with."""
+    service = re.split("[,/]", key, maxsplit=1)[0]
+    if not caller.configures(service):
+        raise NotOwner(f"{caller.subject} may not write the configuration of {service}: scope {CONFIG_OWN} is for one's own, {CONFIG_WRITE} for all")
 
 
 def _lost(key: str, *, created: bool) -> ProblemError:
@@ -211,24 +227,26 @@ def _refuse_secrets(key: str, value: Json) -> None:
             _refuse_secrets(key, item)
 
 
-async def _changes(api: ConfigApi, prefix: str) -> AsyncIterator[Event]:
-    before: dict[str, int] | None = None
-    with api.watches.lease(api.prefix, "config", lambda: api.source.tree(api.prefix)) as lease:
+async def _changes(api: ConfigApi, prefix: str, seen: int | None) -> AsyncIterator[Event]:
+    log = api.log
+    position: int | None = None
+    with api.watches.lease(
+        api.prefix, "config", lambda: api.source.tree(api.prefix), listener=lambda _, update: log.seen(update), on_drop=log.forget
+    ) as lease:
         async with lease.query.subscribe() as updates:
-            async for update in updates:
-                now = {entry.key: entry.modify_index for entry in update.value if entry.key.startswith(prefix)}
-                if before is None:
-                    yield Event("config.connected", update.index, {"index": update.index})
-                else:
-                    for event in _difference(api, before, now, update.index):
-                        yield event
-                before = now
+            async for _ in updates:
+                if position is None:
+                    position = log.end if seen is None else log.position(seen)
+                    # Whoever gets missed changes next has not seen the newest index yet.
+                    yield _connected(log.index if position is None or seen is None else seen, log.index, complete=position is not None)
+                changes = None if position is None else log.after(position)
+                if changes is None and position is not None:  # a reader so slow that what it missed is not kept any more
+                    yield _connected(log.index, log.index, complete=False)
+                position = log.end
+                for change in changes or ():
+                    if change.key.startswith(prefix):
+                        yield change.event
 
 
-def _difference(api: ConfigApi, before: Mapping[str, int], now: Mapping[str, int], index: int) -> list[Event]:
-    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    kinds = {key: "created" if key not in before else "deleted" if key not in now else "updated" for key in changed}
-    return [
-        Event("config.changed", now.get(key, index), {"key": key.removeprefix(api.prefix), "kind": kind, "index": now.get(key, index)})
-        for key, kind in kinds.items()
-    ]
+def _connected(last: int, index: int, *, complete: bool) -> Event:
+    return Event("config.connected", last, {"index": index, "complete": complete})

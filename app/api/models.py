@@ -138,7 +138,7 @@ class RegistrationAnswer(BaseModel):
 
 
 class Page(BaseModel):
-    """A page of registrations, by id."""
+    """A page of registrations, by service and id."""
 
     services: list[RegistrationAnswer]
     next: str | None = Field(default=None, description="pass it as `after` for the next page; absent on the last one")

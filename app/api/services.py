@@ -11,10 +11,11 @@ from typing import Annotated, cast
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from app.api.events import Event, stream
+from app.api.events import Event, EventStream, Streams, holder, last_seen
 from app.api.models import Heartbeat, InstanceAnswer, Maintenance, Page, RegisteredAnswer, RegistrationAnswer, ServicesAnswer
 from groundwork.auth import Principal
 from groundwork.auth.principal import REGISTRY_ADMIN, REGISTRY_READ, REGISTRY_WRITE
+from groundwork.backends.blame import ours
 from groundwork.discovery.client import DiscoveryClient, ServiceSnapshot
 from groundwork.discovery.models import Instance
 from groundwork.errors import InvalidRequest, NoInstances
@@ -28,6 +29,7 @@ from groundwork.web.problem import ProblemError, responses
 
 PREFIX = "/api/v1/services"
 MAX_WAIT = 60.0  # seconds of a long poll
+MAX_TOLD = 1000  # services whose last event is kept
 STRATEGIES = ("random", "round_robin", "weighted_round_robin")
 LOCAL_STRATEGIES = ("least_connections", "p2c", "consistent_hash")  # need what only the caller's own process knows
 
@@ -35,6 +37,7 @@ Name = Annotated[ServiceName, Path(description="the service's name")]
 Id = Annotated[ServiceId, Path(description="the instance's id")]
 
 
+Of = Annotated[ServiceName | None, Query(alias="service_name", description="whose instance; needed only by who may change those of several services")]
 Reader = Annotated[Principal, Depends(requires(REGISTRY_READ))]
 Writer = Annotated[Principal, Depends(requires(REGISTRY_WRITE))]
 Beating = Annotated[Principal, Depends(requires(REGISTRY_WRITE, lane="heartbeat"))]
@@ -48,7 +51,9 @@ class ServicesApi:
     discovery: DiscoveryClient
     health: HealthRegistry
     policy: AddressPolicy
+    streams: Streams
     turns: dict[str, int] = field(default_factory=dict[str, int])  # of round robin, by service
+    told: dict[str, tuple[ServiceSnapshot, Event]] = field(default_factory=dict[str, tuple[ServiceSnapshot, Event]])  # to event streams
 
 
 def _api(request: Request) -> ServicesApi:
@@ -85,34 +90,32 @@ async def register(wish: Registration, request: Request, api: Api, caller: Write
     return RegisteredAnswer.of(outcome.stored, path)
 
 
-@router.put("/{service_id}/heartbeat", status_code=204, responses=responses(400, 401, 403, 404, 408, 413, 429, 503), summary="Renew the lease")
-async def heartbeat(service_id: Id, api: Api, caller: Beating, body: Heartbeat | None = None) -> None:
-    await api.registry.heartbeat(service_id, (body or Heartbeat()).health, caller)
+@router.put("/{service_id}/heartbeat", status_code=204, responses=responses(400, 401, 403, 404, 408, 409, 413, 429, 503), summary="Renew the lease")
+async def heartbeat(service_id: Id, api: Api, caller: Beating, body: Heartbeat | None = None, service: Of = None) -> None:
+    await api.registry.heartbeat(service_id, (body or Heartbeat()).health, caller, service=service)
 
 
 @router.put(
     "/{service_id}/maintenance",
     status_code=204,
-    responses=responses(400, 401, 403, 404, 408, 413, 429, 503),
+    responses=responses(400, 401, 403, 404, 408, 409, 413, 429, 503),
     summary="Take it out of service or back in",
 )
-async def maintenance(service_id: Id, api: Api, caller: Writer, body: Maintenance) -> None:
-    await api.registry.maintenance(service_id, (body.reason or "maintenance") if body.enabled else None, caller)
+async def maintenance(service_id: Id, api: Api, caller: Writer, body: Maintenance, service: Of = None) -> None:
+    await api.registry.maintenance(service_id, (body.reason or "maintenance") if body.enabled else None, caller, service=service)
 
 
-@router.delete("/{service_id}", status_code=204, responses=responses(400, 401, 403, 404, 408, 413, 429, 503), summary="Deregister an instance")
-async def deregister(service_id: Id, api: Api, caller: Writer) -> None:
-    await api.registry.deregister(service_id, caller)
+@router.delete("/{service_id}", status_code=204, responses=responses(400, 401, 403, 404, 408, 409, 413, 429, 503), summary="Deregister an instance")
+async def deregister(service_id: Id, api: Api, caller: Writer, service: Of = None) -> None:
+    await api.registry.deregister(service_id, caller, service=service)
 
 
 @router.get("", response_model=Page, response_model_exclude_none=True, responses=responses(400, 401, 403, 429, 503), summary="Everything registered")
 async def listed(
-    api: Api, _caller: Reader, limit: Annotated[int, Query(ge=1, le=1000)] = 100, after: Annotated[str, Query(max_length=128)] = ""
+    api: Api, _caller: Reader, limit: Annotated[int, Query(ge=1, le=1000)] = 100, after: Annotated[str, Query(max_length=200)] = ""
 ) -> Page:
-    rest = [stored for stored in await api.registry.instances() if stored.record.service_id > after]
-    page = rest[:limit]
-    following = page[-1].record.service_id if len(rest) > limit else None
-    return Page(services=[RegistrationAnswer.of(stored) for stored in page], next=following)
+    page = await api.registry.page(after, limit)
+    return Page(services=[RegistrationAnswer.of(stored) for stored in page.stored], next=page.following)
 
 
 @router.get(
@@ -125,7 +128,7 @@ async def discover(
     service_name: Name,
     request: Request,
     api: Api,
-    _caller: Reader,
+    caller: Reader,
     *,
     healthy_only: bool = True,
     tags: Annotated[list[Tag], Query(max_length=16)] = [],  # noqa: B006 - FastAPI copies it
@@ -135,7 +138,8 @@ async def discover(
 ) -> Response:
     snapshot = await _snapshot(api, service_name)
     if index is not None and snapshot.index == index:
-        snapshot = await _changed(api, snapshot, _wait(wait))
+        with api.streams.one(holder(request, caller)):
+            snapshot = await _changed(api, snapshot, _wait(wait))
     headers = {"ETag": f'"{snapshot.index}"', "Age": str(int(snapshot.age)), "Cache-Control": "no-cache"}
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
@@ -174,15 +178,29 @@ async def select(
     responses={200: {"content": {"text/event-stream": {}}}, **responses(400, 401, 403, 404, 429, 503)},
     summary="The instances of a service, again after each change",
 )
-async def events(service_name: Name, api: Api, _caller: Reader) -> StreamingResponse:
+async def events(service_name: Name, request: Request, api: Api, caller: Reader) -> EventStream:
+    """Whoever comes back with the `Last-Event-ID` of what is still so is told only of the next change."""
     await _snapshot(api, service_name)
+    changes = _changes(api, service_name, last_seen(request))
+    return EventStream(changes, streams=api.streams, caller=caller, request=request, draining=lambda: api.health.state is State.DRAINING)
 
-    async def changes() -> AsyncIterator[Event]:
-        async for snapshot in api.discovery.watch(service_name):
-            answer = ServicesAnswer.of(snapshot, list(snapshot.instances))
-            yield Event("service.changed", snapshot.index, answer.model_dump(mode="json"))
 
-    return stream(changes(), lambda: api.health.state is State.DRAINING)
+async def _changes(api: ServicesApi, service: str, seen: int | None) -> AsyncIterator[Event]:
+    async for snapshot in api.discovery.watch(service):
+        if snapshot.index != seen:
+            yield _told(api, snapshot)
+        seen = None  # it was the first one that mattered
+
+
+def _told(api: ServicesApi, snapshot: ServiceSnapshot) -> Event:
+    """The event that tells a state, made once for all streams."""
+    known = api.told.get(snapshot.service)
+    if known is None or known[0] is not snapshot:
+        if len(api.told) > MAX_TOLD:
+            api.told.clear()
+        answer = ServicesAnswer.of(snapshot, list(snapshot.instances))
+        known = api.told[snapshot.service] = snapshot, Event("service.changed", snapshot.index, answer.model_dump(mode="json"))
+    return known[1]
 
 
 async def _snapshot(api: ServicesApi, service: str) -> ServiceSnapshot:
@@ -190,10 +208,11 @@ async def _snapshot(api: ServicesApi, service: str) -> ServiceSnapshot:
 
     Raises ProblemError 404 only after a successful answer says so, BackendUnavailable while there is none.
     """
-    if service in await api.discovery.services(timeout=2.0):  # a name that nobody registered gets no watch
-        snapshot = await api.discovery.read(service, timeout=2.0)
-        if snapshot.known:
-            return snapshot
+    with ours():  # the name was checked at the door; whatever is wrong from here on is not the caller's doing
+        if service in await api.discovery.services(timeout=2.0):  # a name that nobody registered gets no watch
+            snapshot = await api.discovery.read(service, timeout=2.0)
+            if snapshot.known:
+                return snapshot
     raise ProblemError(404, "service-unknown", "No such service", f"service {service} has no registered instance")
 
 

@@ -61,7 +61,7 @@ class DiscoverShortcut:
         scope["route"] = _ROUTE
         request = Request(scope)
         try:
-            await self._guard.admit(request, REGISTRY_READ, "default")
+            await self._guard.admit(request, (REGISTRY_READ,), "default")
         except ProblemError as problem:
             await render(problem, path=path, trace_id=str(scope.get("trace_id", "")))(scope, receive, send)
             return

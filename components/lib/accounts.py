@@ -23,6 +23,7 @@ from components.lib import labels, workload
 from components.lib.contracts import Placement
 from components.lib.description import Demand, PodShape
 from components.lib.options import Child
+from components.lib.problems import Problem
 from components.lib.stateful import CA
 from components.lib.workload import Resources
 
@@ -39,18 +40,23 @@ RESERVED = frozenset({"admin", "agent", "probe", "default", "guest", "postgres",
 # A Job that failed for good never runs again: the next `up` replaces it, though its content is the same (pulumi-kubernetes' own annotation).
 RETRIED = {"pulumi.com/replaceUnready": "true"}
 
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+MAX_ROTATION = 9999
+# PostgreSQL keeps 63 letters of a role's name and drops the rest: room for the longest login of every generation.
+MAX_NAME = 63 - len(f".{MAX_ROTATION}")
+_NAME = re.compile(rf"[a-z0-9]([a-z0-9-]{{0,{MAX_NAME - 2}}}[a-z0-9])?")
 
 
-def bad_clients(engine: str, names: Sequence[str]) -> Iterator[str]:
+def bad_clients(engine: str, names: Sequence[str]) -> Iterator[Problem]:
     """What is wrong with client names: those that cannot be accounts, are taken, or are there twice."""
     for name, count in Counter(names).items():
         if not _NAME.fullmatch(name):
-            yield f"{engine}.clients: {name!r} cannot be a name: use at most 63 of a-z, 0-9 and -, as in a Kubernetes name"
+            what = f"{name!r} cannot be a name: use at most {MAX_NAME} of a-z, 0-9 and -, as in a Kubernetes name"
+            yield Problem(f"{engine}.clients", what, client=name)
         if name in RESERVED:
-            yield f"{engine}.clients: the name {name} is taken by the engine itself: choose another one"
+            yield Problem(f"{engine}.clients", f"the name {name} is taken by the engine itself: choose another one", client=name)
         if count > 1:
-            yield f"{engine}.clients: {name} is there {count} times, but each client has a credential of its own: keep one"
+            what = f"{name} is there {count} times, but each client has a credential of its own: keep one"
+            yield Problem(f"{engine}.clients", what, client=name)
 
 
 def login(client: str, generation: int) -> str:

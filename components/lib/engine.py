@@ -18,6 +18,7 @@ from components.lib import accounts, labels, options, stateful, workload
 from components.lib.accounts import Accounts
 from components.lib.contracts import Credentials, Edge, Endpoint, Placement, ServerTls, Transport, Use
 from components.lib.description import Demand, Description, PodShape
+from components.lib.problems import Problem
 from components.lib.stateful import Port
 from components.lib.workload import Resources
 
@@ -52,15 +53,15 @@ class EngineArgs:
     retain_data: bool = False
     found: Found = Found()
 
-    def bad(self, engine: str, clients: Sequence[str], *, memory_mib: int) -> Iterator[str]:
+    def bad(self, engine: str, clients: Sequence[str], *, memory_mib: int) -> Iterator[Problem]:
         """What no engine can do; `memory_mib` is the least that this one runs with."""
         yield from accounts.bad_clients(engine, clients)
-        if self.rotation < 1:
-            yield f"{engine}.rotation is {self.rotation}: start at 1 and add 1 for each rotation"
+        if not 1 <= self.rotation <= accounts.MAX_ROTATION:
+            yield Problem(f"{engine}.rotation", f"start at 1 and add 1 for each rotation, up to {accounts.MAX_ROTATION}", self.rotation)
         if not 1 <= self.storage_gib <= stateful.MAX_STORAGE_GIB:
-            yield f"{engine}.storage_gib is {self.storage_gib}: give the volume 1 to {stateful.MAX_STORAGE_GIB} GiB"
+            yield Problem(f"{engine}.storage_gib", f"give the volume 1 to {stateful.MAX_STORAGE_GIB} GiB", self.storage_gib)
         if self.resources.memory_mib < memory_mib:
-            yield f"{engine}.resources.memory_mib is {self.resources.memory_mib}: {engine} needs at least {memory_mib}"
+            yield Problem(f"{engine}.resources.memory_mib", f"{engine} needs at least {memory_mib}", self.resources.memory_mib)
 
 
 @dataclass(frozen=True)

@@ -119,9 +119,10 @@ def _principal(settings: IssuerSettings, claims: JsonObject, now: float) -> tupl
     subject = claims.get("sub")
     if not isinstance(subject, str) or not subject:
         raise InvalidToken("subject is missing")
-    scopes = frozenset(settings.scopes) | frozenset(settings.subject_scopes.get(subject, ())) | _scopes(claims)
-    service = owned_service(subject, claims.get("svc"), settings.namespaces)
-    return Principal(subject=subject, issuer=settings.issuer, scopes=scopes, service=service), expires
+    brought = _scopes(claims) & frozenset(settings.token_scopes)
+    scopes = frozenset(settings.scopes) | frozenset(settings.subject_scopes.get(subject, ())) | brought
+    service = owned_service(subject, claims.get("svc"), settings)
+    return Principal(subject=subject, issuer=settings.issuer, scopes=scopes, service=service, expires=expires + LEEWAY), expires
 
 
 def _scopes(claims: JsonObject) -> frozenset[str]:

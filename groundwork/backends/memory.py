@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from groundwork.backends.base import BlockingRead, ConfigEntry, Indexed, ServiceQuery
 from groundwork.discovery.models import Instance
 from groundwork.errors import Conflict, InvalidRequest, PayloadTooLarge
-from groundwork.registry.models import Record, Stored
+from groundwork.registry.models import Listing, Record, Stored, name_of
 
 MAX_VALUE: Final = 512 * 1024  # bytes, as Consul (kv_max_value_size)
 NAME: Final = "memory"
@@ -70,18 +70,31 @@ class MemoryRegistry:
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
 
-    async def get(self, service_id: str) -> Stored | None:
+    async def get(self, service: str, service_id: str) -> Stored | None:
         """The record of an instance."""
-        return self._store.records.get(service_id)
+        return self._store.records.get(name_of(service, service_id))
 
-    async def list(self) -> tuple[Stored, ...]:
-        """All records, by id."""
-        return tuple(stored for _, stored in sorted(self._store.records.items()))
+    async def find(self, service_id: str) -> tuple[Stored, ...]:
+        """The instances of that id, of whatever service."""
+        return tuple(stored for stored in self._sorted() if stored.record.service_id == service_id)
+
+    async def count(self, service: str) -> int:
+        """How many instances of a service are stored."""
+        return sum(stored.record.registration.service_name == service for stored in self._store.records.values())
+
+    async def list(self) -> Listing:
+        """All records."""
+        return Listing(self._sorted())
+
+    async def page(self, after: str, limit: int) -> Listing:
+        """At most `limit` records whose name comes after `after`."""
+        rest = tuple(stored for stored in self._sorted() if stored.record.name > after)
+        return Listing(rest[:limit], following=rest[limit - 1].record.name if len(rest) > limit else None)
 
     async def create(self, record: Record) -> Stored:
-        """Store a new record. Raises Conflict where the id exists."""
-        if record.service_id in self._store.records:
-            raise Conflict(f"{record.service_id} exists")
+        """Store a new record. Raises Conflict where the service has an instance of that id."""
+        if record.name in self._store.records:
+            raise Conflict(f"{record.name} exists")
         return self._put(record, *self._topics(record))
 
     async def replace(self, known: Stored, record: Record) -> Stored:
@@ -93,8 +106,12 @@ class MemoryRegistry:
     async def remove(self, known: Stored) -> None:
         """Forget `known`. Raises Conflict where that is not what is stored."""
         self._check(known)
-        del self._store.records[known.record.service_id]
+        del self._store.records[known.record.name]
         self._store.commit(*self._topics(known.record))
+
+    async def reconcile(self) -> int:
+        """There is one copy."""
+        return 0
 
     async def lead(self) -> bool:
         """There is nobody else."""
@@ -104,13 +121,16 @@ class MemoryRegistry:
         """Nothing is held."""
 
     def _check(self, known: Stored) -> None:
-        current = self._store.records.get(known.record.service_id)
+        current = self._store.records.get(known.record.name)
         if current is None or current.index != known.index:
-            raise Conflict(f"{known.record.service_id} has changed")
+            raise Conflict(f"{known.record.name} has changed")
+
+    def _sorted(self) -> tuple[Stored, ...]:
+        return tuple(stored for _, stored in sorted(self._store.records.items()))
 
     def _put(self, record: Record, *topics: str) -> Stored:
         stored = Stored(record, self._store.commit(*topics))
-        self._store.records[record.service_id] = stored
+        self._store.records[record.name] = stored
         return stored
 
     @staticmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from groundwork.registry.models import Record, Stored
+from groundwork.registry.models import Listing, Record, Stored
 
 
 class RegistryBackend(Protocol):
@@ -18,12 +18,24 @@ class RegistryBackend(Protocol):
         """`memory` or `consul`."""
         ...
 
-    async def get(self, service_id: str) -> Stored | None:
-        """The record as the leader has it; None where there is none."""
+    async def get(self, service: str, service_id: str) -> Stored | None:
+        """The record as the leader has it; None where there is none. Raises UnreadableRecord where it cannot be read."""
         ...
 
-    async def list(self) -> tuple[Stored, ...]:
-        """All records, sorted by id."""
+    async def find(self, service_id: str) -> tuple[Stored, ...]:
+        """The instances of that id, of whatever service."""
+        ...
+
+    async def count(self, service: str) -> int:
+        """How many instances of a service are stored."""
+        ...
+
+    async def list(self) -> Listing:
+        """All records."""
+        ...
+
+    async def page(self, after: str, limit: int) -> Listing:
+        """At most `limit` records whose name comes after `after`."""
         ...
 
     async def create(self, record: Record) -> Stored:
@@ -36,6 +48,10 @@ class RegistryBackend(Protocol):
 
     async def remove(self, known: Stored) -> None:
         """Forget `known`. Raises Conflict where it has changed or is gone."""
+        ...
+
+    async def reconcile(self) -> int:
+        """Make what others discover agree with the records, where this process leads; how many instances were mended."""
         ...
 
     async def lead(self) -> bool:

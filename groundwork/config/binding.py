@@ -41,6 +41,8 @@ class Bound(Generic[M]):
             )
         except InvalidConfig as error:
             problems = f"{self.key}: {error}"
+        except Exception as error:  # a validator may raise anything; pydantic only catches ValueError and AssertionError
+            problems = f"{self.key}: {type(error).__name__} in a validator of {self._model.__name__}"
         raise InvalidConfig(f"configuration {problems}. The generation before it stays in force")
 
     def accepts(self, value: Json) -> bool:

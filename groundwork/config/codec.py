@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Final
 
@@ -35,7 +36,7 @@ def is_key(key: str) -> bool:
 
 
 def decode(raw: bytes) -> Json:
-    """The value of strict JSON in UTF-8: no duplicate keys, no NaN, at most 64 levels.
+    """The value of strict JSON in UTF-8: no duplicate keys, no NaN, at most 64 levels, and nothing that `encode` could not write again.
 
     Raises InvalidConfig that says what is wrong, never the value.
     """
@@ -50,6 +51,10 @@ def decode(raw: bytes) -> Json:
         what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         raise InvalidConfig(f"not strict JSON{where}: {what}") from None
     _check_depth(value, MAX_DEPTH)
+    try:
+        encode(value)
+    except UnicodeEncodeError:
+        raise InvalidConfig("a string holds half of a surrogate pair, which is no character: write the character itself") from None
     return value
 
 
@@ -134,6 +139,8 @@ def _constant(name: str) -> Json:
 def _check_depth(value: Json, left: int) -> None:
     if left < 0:
         raise InvalidConfig(f"nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidConfig("a number is larger than any that JSON can carry")  # 1e999: Python takes it for infinity
     if isinstance(value, dict):
         for below in value.values():
             _check_depth(below, left - 1)

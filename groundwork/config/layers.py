@@ -89,8 +89,11 @@ def from_mapping(name: str, values: Mapping[str, Json]) -> Layer:
     return Layer(name, {key: Value(value) for key, value in values.items()})
 
 
-def from_files(name: str, folder: Path | None) -> Layer:
-    """A mounted ConfigMap: the file `limits.json` or `limits` is the key `limits`, `limits.requests` is `limits/requests`. Values are JSON."""
+def from_files(name: str, folder: Path | None, before: Layer | None = None) -> Layer:
+    """A mounted ConfigMap: the file `limits.json` or `limits` is the key `limits`, `limits.requests` is `limits/requests`. Values are JSON.
+
+    A file that cannot be used leaves its value of `before` in force. Raises OSError where the folder itself cannot be read.
+    """
     layer = Layer(name)
     values: dict[str, Value] = {}
     problems: dict[str, str] = {}
@@ -109,6 +112,8 @@ def from_files(name: str, folder: Path | None) -> Layer:
             problems[key] = str(error)
         except OSError as error:
             problems[key] = f"cannot be read ({error.strerror})"
+    kept = {key: before.values[key] for key in problems if key in before.values} if before is not None else {}
+    values |= {key: value for key, value in kept.items() if key not in values}
     layer.values, layer.problems = values, problems
     return layer
 
@@ -121,11 +126,15 @@ def from_secrets(name: str, secrets: SecretsFolder) -> Layer:
 def from_environment(name: str, environment: Mapping[str, str]) -> Layer:
     """`PLATFORM_CONFIG__LIMITS__REQUESTS=5` is the key `limits/requests`. A value that is no JSON is a string."""
     values: dict[str, Value] = {}
+    problems: dict[str, str] = {}
     for variable, text in environment.items():
         key = variable.removeprefix(ENVIRONMENT).lower().replace("__", "/")
         if variable.startswith(ENVIRONMENT) and is_key(key):
             try:
                 values[key] = Value(decode(text.encode("utf-8", "surrogateescape")))
             except InvalidConfig:
-                values[key] = Value(text)
-    return Layer(name, values)
+                if text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text):
+                    values[key] = Value(text)
+                else:
+                    problems[key] = "not UTF-8"
+    return Layer(name, values, problems)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -27,6 +27,7 @@ from groundwork.consul.metrics import consul_metrics
 from groundwork.consul.pacing import CONFIG, WatchOptions
 from groundwork.consul.watch import Update
 from groundwork.errors import InvalidConfig, NotFound, PayloadTooLarge
+from groundwork.supervision import Supervisor, Work
 
 M = TypeVar("M", bound=BaseModel)
 Entries = tuple[ConfigEntry, ...]
@@ -78,6 +79,7 @@ class ConfigStore:
         files_interval: float = FILES_SECONDS,
         registry: CollectorRegistry = REGISTRY,
         random: Random | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
         self._source = source
         self._prefixes = prefixes(prefix, app, profile)
@@ -89,20 +91,23 @@ class ConfigStore:
         self._callback_timeout = callback_timeout
         self._files_interval = files_interval
         self._metrics = config_metrics(registry)
-        self._hub: WatchHub[Entries] = WatchHub(options, consul_metrics(registry), random=random)
+        self._supervisor = supervisor or Supervisor(registry=registry)
+        self._hub: WatchHub[Entries] = WatchHub(options, consul_metrics(registry), self._supervisor, random=random)
         self._leases: dict[str, Lease[Entries]] = {}
         self._entries: dict[str, Entries] = {}
         self._bound: list[Bound[BaseModel]] = []
         self._subscriptions: set[ConfigSubscription] = set()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._looking: Work | None = None
         self._save = asyncio.Event()
-        self._keeping: asyncio.Task[None] | None = None
+        self._keeping: Work | None = None
         self._closing = False
         self._defaults = from_mapping("defaults", defaults or {})
         self._trees = {name: Layer(name) for name in self._prefixes}
         self._environment = from_environment("environment", os.environ if environment is None else environment)
         self._stamp: object = None
         self._mounted: tuple[Layer, ...] = ()
+        self._unusable: dict[str, str] = {}
+        self._on_loaded: list[Callable[[], None]] = []
         self._state = _State()
 
     async def __aenter__(self) -> Self:
@@ -116,9 +121,12 @@ class ConfigStore:
         self._rebuild(0)
         for name in self._prefixes:
             self._leases[name] = self._watch(name)
-        self._tasks.append(asyncio.create_task(self._look_at_files(), name="config files"))
-        if self._snapshot_file is not None:
-            self._keeping = asyncio.create_task(self._keep(self._snapshot_file, kept), name="config snapshot")
+        if self._files is not None or self._secrets_dir is not None:
+            self._looking = self._supervisor.start(self._look_at_files, name="config-files")
+        file = self._snapshot_file
+        if file is not None:
+            self._keeping = self._supervisor.start(lambda: self._keep(file, kept), name="config-snapshot", endless=False)
+        self._metrics.store(self)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -126,16 +134,15 @@ class ConfigStore:
 
     async def aclose(self) -> None:
         """Stop watches and callbacks, and finish the last known good file. Values stay readable."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
+        if self._looking is not None:
+            await self._looking.aclose()
         await asyncio.gather(*(subscription.aclose() for subscription in tuple(self._subscriptions)))
         await self._hub.aclose()
-        if self._keeping is not None:
+        if self._keeping is not None and self._keeping.task is not None:
             self._closing = True
             self._save.set()
-            await asyncio.wait({self._keeping}, timeout=SAVE_SECONDS)
+            await asyncio.wait({self._keeping.task}, timeout=SAVE_SECONDS)
+            await self._keeping.aclose()
 
     async def ready(self, timeout: float = 10.0) -> None:  # noqa: ASYNC109 the reason for the failure is kept
         """Wait until every tree was read once.
@@ -189,7 +196,7 @@ class ConfigStore:
         if key:
             check_key(key)
         look = lambda: self._seen(key)  # noqa: E731 a closure over the key
-        subscription = ConfigSubscription(key, callback, look(), look, self._metrics, timeout=self._callback_timeout)
+        subscription = ConfigSubscription(key, callback, look(), look, self._metrics, supervisor=self._supervisor, timeout=self._callback_timeout)
         subscription.bind(self._subscriptions.discard)
         self._subscriptions.add(subscription)
         return subscription
@@ -201,19 +208,33 @@ class ConfigStore:
 
     @property
     def problems(self) -> Mapping[str, str]:
-        """What is wrong with which key, values left out."""
+        """What is wrong with which key or place, values left out."""
         layers = self._layers()
         found = {
             f"{layer.name}{key}" if layer.name.endswith("/") else f"{layer.name}:{key}": why
             for layer in layers
             for key, why in layer.problems.items()
         }
-        return found | {bound.key or "/": str(bound.error) for bound in self._bound if bound.error is not None}
+        return found | self._unusable | {bound.key or "/": str(bound.error) for bound in self._bound if bound.error is not None}
 
     @property
     def age(self) -> float:
         """Seconds since the oldest of the trees was last known to be current: 0 while all watches are connected."""
         return max((lease.query.freshness.age for lease in self._leases.values()), default=0.0)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether every tree was read at least once, or comes from the last known good file."""
+        return all(name in self._entries for name in self._prefixes)
+
+    @property
+    def on_defaults(self) -> bool:
+        """Whether somebody has bound a model and so far works with what mounted files and the code say."""
+        return bool(self._bound) and not self.loaded
+
+    def on_loaded(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when the last tree has been read for the first time."""
+        self._on_loaded.append(listener)
 
     @property
     def stale(self) -> bool:
@@ -242,10 +263,20 @@ class ConfigStore:
         return self._hub.lease(name, f"config:{name}", lambda: self._source.tree(name), listener=lambda _, update: self._tree_changed(name, update))
 
     def _tree_changed(self, name: str, update: Update[Entries]) -> None:
+        before = self.loaded
+        try:
+            self._report(self._trees[name], self._trees[name].load(update.value))
+            self._rebuild(update.index)
+        except Exception as error:
+            self._unusable[name] = f"{type(error).__name__}: the state before stays in force"
+            self._metrics.rejected(name)
+            raise  # the watch counts it, and lives
+        self._unusable.pop(name, None)
         self._entries[name] = update.value
-        self._report(self._trees[name], self._trees[name].load(update.value))
-        self._rebuild(update.index)
         self._save.set()
+        if self.loaded and not before:
+            for listener in self._on_loaded:
+                listener()
 
     def _report(self, layer: Layer, keys: tuple[str, ...]) -> None:
         for key in keys:
@@ -285,24 +316,33 @@ class ConfigStore:
         return Seen(present, value, self._state.index, self._state.generation)
 
     def _read_files(self) -> bool:
-        """Look at what is mounted; whether it has changed."""
-        now = (stamp(self._files), stamp(self._secrets_dir))
-        if now == self._stamp:
+        """Look at what is mounted; whether it has changed. What cannot be read leaves the state before in force."""
+        try:
+            now = (stamp(self._files), stamp(self._secrets_dir))
+            if now == self._stamp:
+                return False
+            before = next((layer for layer in self._mounted if layer.name == "files"), None)
+            layers = (from_files("files", self._files, before), from_secrets("secrets", self._secrets))
+        except OSError as error:  # the kubelet replaces a folder while it is read: the next look sees the new one
+            if "mounted files" not in self._unusable:
+                log.warning("mounted configuration cannot be read now (%s)", error.strerror)
+            self._unusable["mounted files"] = f"cannot be read ({error.strerror})"
             return False
-        layers = (from_files("files", self._files), from_secrets("secrets", self._secrets))
+        self._unusable.pop("mounted files", None)
         for layer in layers:
             self._report(layer, tuple(layer.problems))
         self._mounted, self._stamp = layers, now
         return True
 
     async def _look_at_files(self) -> None:
-        while self._files is not None or self._secrets_dir is not None:
+        while True:
             await asyncio.sleep(self._files_interval)
             if await asyncio.to_thread(self._read_files):
                 self._rebuild(0)
 
     async def _keep(self, path: Path, written: keeper.Trees) -> None:
         """Write the file after each change, and before the end what was not yet written. It holds `written` now."""
+        self._save.set()  # after a failure something may be left to write
         while True:
             await self._save.wait()
             self._save.clear()

@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from groundwork.config.codec import Json, same
 from groundwork.config.metrics import ConfigMetrics
+from groundwork.supervision import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,17 @@ class ConfigSubscription:
     Functions that are not coroutines run in a thread, since one that blocks would stop everything else.
     """
 
-    def __init__(self, key: str, callback: Callback, seen: Seen, look: Callable[[], Seen], metrics: ConfigMetrics, *, timeout: float) -> None:
+    def __init__(
+        self,
+        key: str,
+        callback: Callback,
+        seen: Seen,
+        look: Callable[[], Seen],
+        metrics: ConfigMetrics,
+        *,
+        supervisor: Supervisor,
+        timeout: float,
+    ) -> None:
         self.key = key
         self._callback = callback
         self._seen = seen
@@ -68,9 +79,10 @@ class ConfigSubscription:
         self._timeout = timeout
         self._wake = asyncio.Event()
         self._closed = False
+        self._loop = asyncio.get_running_loop()
         self._hanging: asyncio.Future[Awaitable[None] | None] | None = None
         self._on_close: Callable[[ConfigSubscription], None] | None = None
-        self._task = asyncio.create_task(self._run(), name=f"config subscription {key}")
+        self._work = supervisor.start(self._run, name=f"config-subscription:{key}")
 
     def bind(self, on_close: Callable[[ConfigSubscription], None]) -> None:
         """Called by the store, to be told when this ends."""
@@ -81,24 +93,29 @@ class ConfigSubscription:
         self._wake.set()
 
     def close(self) -> None:
-        """No further calls; may be called from within the callback."""
+        """No further calls; may be called from within the callback, and from any thread."""
         self._closed = True
-        self._wake.set()
-        if self._on_close is not None:
-            self._on_close(self)
         try:
-            inside = asyncio.current_task() is self._task
+            here = asyncio.get_running_loop() is self._loop
         except RuntimeError:
-            inside = True  # from the callback's thread: the task sees `_closed` when that returns
-        if not inside:
-            self._task.cancel()
+            here = False
+        if here:
+            self._close()
+        elif not self._loop.is_closed():  # from the callback's thread
+            self._loop.call_soon_threadsafe(self._close)
 
     async def aclose(self) -> None:
         """The same, and wait for the task's end."""
         self.close()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await self._work.aclose()
+
+    def _close(self) -> None:
+        self._work.stop()
+        if self._on_close is not None:
+            self._on_close(self)
 
     async def _run(self) -> None:
+        self._wake.set()  # after a failure it may have missed something
         while not self._closed:
             await self._wake.wait()
             if self._hanging is not None:  # a second thread beside one that hangs would be the first of many

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from groundwork.errors import BackendUnavailable, Conflict, InvalidRequest, NotFound, PermissionDenied
+from groundwork.errors import BackendUnavailable, Conflict, NotFound, PermissionDenied
 
 
 class ConnectionRefused(BackendUnavailable):
@@ -39,24 +39,12 @@ class AnswerTooLarge(BackendUnavailable):
     """The body is larger than the client accepts."""
 
 
-class RateLimited(BackendUnavailable):
-    """The server asks to come back later (429, or 503 with Retry-After). `retry_after` is in seconds, None where it did not say."""
-
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-
 class FilteredByAccessList(PermissionDenied):
     """The token may not see all of the answer, so what is missing from it means nothing."""
 
 
 class SessionUnknown(NotFound):
     """The session has expired or was destroyed."""
-
-
-class InvalidToken(InvalidRequest):
-    """The token's file holds characters that cannot stand in an HTTP header."""
 
 
 @dataclass(frozen=True, slots=True)

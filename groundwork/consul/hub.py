@@ -1,4 +1,4 @@
-"""One watch per question, however many ask it. The last to leave keeps it warm for a while."""
+"""One watch per question, however many ask it. The last to leave keeps it warm for a while, and in an outage until the outage is over."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from groundwork.consul.metrics import ConsulMetrics
 from groundwork.consul.pacing import WatchOptions
 from groundwork.consul.watch import BlockingQuery, Update
 from groundwork.errors import InvalidRequest
+from groundwork.supervision import Supervisor
 
 T = TypeVar("T", bound=Sized)
 
@@ -45,9 +46,12 @@ class Lease(Generic[T]):
 class WatchHub(Generic[T]):
     """The shared watches of one kind. `limit` bounds how many may run at once: Consul refuses a client with more than 200 connections."""
 
-    def __init__(self, options: WatchOptions, metrics: ConsulMetrics, *, limit: int = 150, random: Random | None = None) -> None:
+    def __init__(
+        self, options: WatchOptions, metrics: ConsulMetrics, supervisor: Supervisor, *, limit: int = 150, random: Random | None = None
+    ) -> None:
         self.options = options
         self._metrics = metrics
+        self._supervisor = supervisor
         self._limit = limit
         self._random = random or SystemRandom()
         self._born: float | None = None
@@ -55,7 +59,7 @@ class WatchHub(Generic[T]):
         self._users: dict[Hashable, int] = {}
         self._lingering: dict[Hashable, asyncio.TimerHandle] = {}
         self._on_drop: dict[Hashable, Callable[[], None]] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._dropped: list[BlockingQuery[T]] = []
         self._closed = False
 
     def __len__(self) -> int:
@@ -95,7 +99,7 @@ class WatchHub(Generic[T]):
             return
         self._users[key] -= 1
         if self._users[key] == 0:
-            self._lingering[key] = asyncio.get_running_loop().call_later(self.options.linger, self._drop, key)
+            self._linger(key)
 
     def get(self, key: Hashable) -> BlockingQuery[T] | None:
         """The running watch of `key`, not leased."""
@@ -110,7 +114,7 @@ class WatchHub(Generic[T]):
         queries = tuple(self._queries.values())
         self._queries.clear()
         self._users.clear()
-        await asyncio.gather(*(query.aclose() for query in queries), *self._closing)
+        await asyncio.gather(*(query.aclose() for query in (*queries, *self._dropped)))
 
     def _begin(
         self, key: Hashable, name: str, read: Callable[[], BlockingRead[T]], listener: Callable[[BlockingQuery[T], Update[T]], None] | None
@@ -121,7 +125,7 @@ class WatchHub(Generic[T]):
         if self._born is None:
             self._born = now
         delay = self._random.uniform(0, self.options.start_jitter) if now - self._born < YOUNG else 0.0
-        query = BlockingQuery(name, read(), self.options, self._metrics, random=self._random, delay=delay)
+        query = BlockingQuery(name, read(), self.options, self._metrics, self._supervisor, random=self._random, delay=delay)
         if listener is not None:
             query.listen(lambda update: listener(query, update))
         self._queries[key] = query
@@ -132,9 +136,23 @@ class WatchHub(Generic[T]):
         """Make room: what lingers unused goes first."""
         if not self._lingering:
             raise InvalidRequest(f"{self._limit} watches run already, more would be refused by Consul: watch fewer things from one process")
-        oldest = next(iter(self._lingering))
+        oldest = min(self._lingering, key=self._irreplaceable)  # the first of those that could be read again
         self._lingering[oldest].cancel()
         self._drop(oldest)
+
+    def _linger(self, key: Hashable) -> None:
+        self._lingering[key] = asyncio.get_running_loop().call_later(self.options.linger, self._unused, key)
+
+    def _unused(self, key: Hashable) -> None:
+        """Nobody asked for a while: let it go, unless its answer is the last one that there is."""
+        if self._irreplaceable(key):
+            self._linger(key)
+        else:
+            self._drop(key)
+
+    def _irreplaceable(self, key: Hashable) -> bool:
+        query = self._queries[key]
+        return query.latest is not None and query.freshness.stale
 
     def _drop(self, key: Hashable) -> None:
         self._lingering.pop(key, None)
@@ -144,6 +162,5 @@ class WatchHub(Generic[T]):
         if on_drop is not None:
             on_drop()
         if query is not None:
-            task = asyncio.create_task(query.aclose(), name=f"close watch {query.name}")
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            query.stop()
+            self._dropped = [*(dropped for dropped in self._dropped if not dropped.ended), query]

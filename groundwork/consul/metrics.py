@@ -21,6 +21,7 @@ class ConsulMetrics:
         )
         self.resets = Counter("watch_resets", "Times that an index went backwards or could not be read", registry=registry)
         self.errors = Counter("watch_errors", "Failed turns of a watch", ("query", "error"), registry=registry)
+        self.rejected = Counter("watch_rejected", "Values that whoever listens could not use", ("query", "error"), registry=registry)
         self.unconfirmed = Counter("watch_unconfirmed", "Emptier answers that a consistent read did not confirm", ("query",), registry=registry)
 
 

@@ -6,7 +6,6 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from time import monotonic
 from typing import Final, Self
 from urllib.parse import quote, urlencode
@@ -24,9 +23,7 @@ from groundwork.consul.errors import (
     CertificateRefused,
     ConnectionLost,
     ConnectionRefused,
-    InvalidToken,
     NoLeader,
-    RateLimited,
     ServerFailure,
     SessionUnknown,
 )
@@ -40,8 +37,10 @@ from groundwork.errors import (
     PayloadTooLarge,
     PermissionDenied,
     PlatformError,
+    RateLimited,
 )
-from groundwork.settings import ConsulSettings, read_secret
+from groundwork.settings import ConsulSettings
+from groundwork.tokens import TokenFile
 
 JITTER: Final = 17 / 16  # Consul adds up to wait/16 to a blocking query (api-docs/features/blocking)
 
@@ -115,38 +114,6 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
         raise _Broken(str(error)) from error
 
 
-class TokenFile:
-    """The content of a file that is replaced when its token rotates: read again when the file's identity or time changes."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._seen: tuple[int, int, int] | None = None
-        self._token = ""
-
-    def read(self) -> str:
-        """The token as it is now, empty without a file.
-
-        Raises InvalidSettings where the file cannot be read and InvalidToken where it cannot be a token.
-        """
-        if self._path is None:
-            return ""
-        try:
-            stat = self._path.stat()
-        except OSError as error:
-            raise InvalidSettings(f"consul.token_file {self._path} cannot be read ({error.strerror}): is the Secret mounted?") from None
-        seen = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
-        if seen != self._seen:
-            token = read_secret(self._path).get_secret_value().strip()
-            if not (token.isascii() and token.isprintable()):
-                raise InvalidToken(f"consul.token_file {self._path} holds characters that no token has: write the token's secret id as plain text")
-            self._token, self._seen = token, seen
-        return self._token
-
-    def forget(self) -> None:
-        """Read again at the next use, whatever the file's time says."""
-        self._seen = None
-
-
 def tls_context(settings: ConsulSettings) -> ssl.SSLContext | bool:
     """Verification of the server against the configured CA, and our own certificate where one is configured.
 
@@ -176,7 +143,7 @@ class Transport:
         self._limits = limits
         self._metrics = metrics
         self._resolver = resolver
-        self._token = TokenFile(settings.token_file)
+        self._token = TokenFile(settings.token_file, "consul.token_file")
         self._sessions: tuple[aiohttp.ClientSession, aiohttp.ClientSession] | None = None
 
     async def __aenter__(self) -> Self:

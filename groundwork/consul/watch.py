@@ -16,10 +16,11 @@ from time import monotonic
 from typing import Generic, Self, TypeVar
 
 from groundwork.backends.base import BlockingRead, Indexed
-from groundwork.consul.errors import NoLeader, RateLimited
+from groundwork.consul.errors import NoLeader
 from groundwork.consul.metrics import ConsulMetrics
 from groundwork.consul.pacing import TokenBucket, WatchOptions, backoff
-from groundwork.errors import BackendUnavailable, DeadlineExceeded, PlatformError
+from groundwork.errors import BackendUnavailable, DeadlineExceeded, PlatformError, RateLimited
+from groundwork.supervision import Supervisor, Work
 
 T = TypeVar("T", bound=Sized)
 log = logging.getLogger(__name__)
@@ -76,7 +77,15 @@ class BlockingQuery(Generic[T]):
     """One watch: it keeps `latest` current and wakes its subscriptions. Errors keep the last good state and show in `freshness`."""
 
     def __init__(
-        self, name: str, read: BlockingRead[T], options: WatchOptions, metrics: ConsulMetrics, *, random: Random | None = None, delay: float = 0.0
+        self,
+        name: str,
+        read: BlockingRead[T],
+        options: WatchOptions,
+        metrics: ConsulMetrics,
+        supervisor: Supervisor,
+        *,
+        random: Random | None = None,
+        delay: float = 0.0,
     ) -> None:
         self.name = name
         self.options = options
@@ -88,27 +97,37 @@ class BlockingQuery(Generic[T]):
         self.delay = delay
         self._bucket = TokenBucket(options, monotonic())
         self._reset = False
-        self._task: asyncio.Task[None] | None = None
+        self._supervisor = supervisor
+        self._work: Work | None = None
         self._listeners: list[Callable[[Update[T]], None]] = []
         self._subscriptions: set[Subscription[T]] = set()
         self._turn = asyncio.Event()
 
     def start(self) -> None:
         """Begin to watch, in a task of the running loop."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name=f"watch {self.name}")
+        if self._work is None:
+            self._work = self._supervisor.start(self._watch, name=f"watch:{self.name}")
+
+    def stop(self) -> None:
+        """Stop and end all subscriptions, without waiting for the socket to close."""
+        for subscription in tuple(self._subscriptions):
+            subscription.close()
+        if self._work is not None:
+            self._work.stop()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was stopped and its socket is closed."""
+        return self._work is None or self._work.done
 
     async def aclose(self) -> None:
         """Stop, close the socket, end all subscriptions."""
-        for subscription in tuple(self._subscriptions):
-            subscription.close()
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        self.stop()
+        if self._work is not None:
+            await self._work.aclose()
 
     def listen(self, listener: Callable[[Update[T]], None]) -> None:
-        """Call a function of our own, in the loop's turn, before subscriptions wake. It must be quick and not raise."""
+        """Call a function of our own, in the loop's turn, before subscriptions wake. It must be quick. One that raises has rejected the value."""
         self._listeners.append(listener)
 
     def subscribe(self, *, after: int = 0) -> Subscription[T]:
@@ -133,6 +152,12 @@ class BlockingQuery(Generic[T]):
         except TimeoutError:
             raise DeadlineExceeded(f"no answer about {self.name} within {timeout:g} s: {self.freshness.error}") from self.freshness.error
         return self.latest
+
+    async def _watch(self) -> None:
+        try:
+            await self._run()
+        finally:  # whatever has ended it, from now on nobody knows how things stand
+            self.freshness.lost(BackendUnavailable(f"watch {self.name} does not run"))
 
     async def _run(self) -> None:
         await asyncio.sleep(self.delay)
@@ -204,12 +229,19 @@ class BlockingQuery(Generic[T]):
             self.latest = update  # the one assignment that readers see
             self.freshness.good()
             for listener in self._listeners:
-                listener(update)
+                self._tell(listener, update)
             for subscription in self._subscriptions:
                 subscription.wake()
             self._metrics.lag.labels(_kind(self.name)).observe(monotonic() - arrived)
         self.freshness.good()
         self._turned()
+
+    def _tell(self, listener: Callable[[Update[T]], None], update: Update[T]) -> None:
+        try:
+            listener(update)
+        except Exception as error:  # values come from outside: one that nobody can use must not end the watch for all later ones
+            self._metrics.rejected.labels(_kind(self.name), type(error).__name__).inc()
+            log.exception("a value of watch %s was rejected", self.name)
 
     def _lost(self, error: PlatformError) -> None:
         if self.freshness.loaded_at is not None and not self.freshness.stale:

@@ -19,6 +19,7 @@ from groundwork.discovery.errors import NotLoaded
 from groundwork.discovery.metrics import discovery_metrics
 from groundwork.discovery.models import Instance
 from groundwork.errors import DeadlineExceeded, InvalidRequest
+from groundwork.supervision import Supervisor
 
 Instances = tuple[Instance, ...]
 
@@ -76,13 +77,15 @@ class DiscoveryClient:
         registry: CollectorRegistry = REGISTRY,
         max_watches: int = 150,
         random: Random | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
         self._source = source
         self._wanted = tuple(services)
         self._options = options
         metrics = consul_metrics(registry)
-        self._hub: WatchHub[Instances] = WatchHub(options, metrics, limit=max_watches, random=random)
-        self._names: WatchHub[Mapping[str, tuple[str, ...]]] = WatchHub(options, metrics, random=random)
+        supervisor = supervisor or Supervisor(registry=registry)
+        self._hub: WatchHub[Instances] = WatchHub(options, metrics, supervisor, limit=max_watches, random=random)
+        self._names: WatchHub[Mapping[str, tuple[str, ...]]] = WatchHub(options, metrics, supervisor, random=random)
         self._snapshots: dict[str, ServiceSnapshot] = {}
         self._filtered: dict[ServiceQuery, ServiceSnapshot] = {}
         self._pinned: dict[str, Lease[Instances]] = {}

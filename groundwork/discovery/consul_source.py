@@ -88,7 +88,7 @@ def _instance(entry: _Entry, pool: dict[object, object]) -> Instance:
     meta = tuple(sorted((intern(key), intern(value)) for key, value in (service.meta or {}).items()))
     weights = service.weights or _Weights()
     return Instance(
-        id=service.id,
+        id=service.id.removeprefix(f"{service.service}/"),  # the registry's own ids in the catalog, where all services share a node
         service=intern(service.service),
         address=service.address or entry.node.address,  # a service without an address has its node's
         port=_kept(pool, service.port),

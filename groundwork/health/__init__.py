@@ -1,6 +1,6 @@
 """Health: what a probe may be told, found out in the background."""
 
-from groundwork.health.model import Check, CheckFailed, CheckResult, Report, State, Status
+from groundwork.health.model import Check, CheckFailed, CheckResult, Finding, Report, State, Status
 from groundwork.health.registry import HealthRegistry
 
-__all__ = ["Check", "CheckFailed", "CheckResult", "HealthRegistry", "Report", "State", "Status"]
+__all__ = ["Check", "CheckFailed", "CheckResult", "Finding", "HealthRegistry", "Report", "State", "Status"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Status(StrEnum):
@@ -49,18 +49,44 @@ class Check(Protocol):
         """Short and fixed, such as `postgres`."""
         ...
 
+    async def run(self) -> None:
+        """Ask once."""
+        ...
+
+
+@runtime_checkable
+class Typed(Protocol):
+    """A check that says what it asks; others are a `component`."""
+
     @property
     def component_type(self) -> str:
         """`datastore`, `component` or `system`."""
         ...
 
-    async def run(self) -> None:
-        """Ask once."""
-        ...
+
+@runtime_checkable
+class Closable(Protocol):
+    """A check that holds something, such as a connection."""
 
     async def close(self) -> None:
-        """Give back what the check holds. Never raises."""
+        """Give it back."""
         ...
+
+
+def component_type(check: Check) -> str:
+    """What kind of thing the check asks."""
+    return check.component_type if isinstance(check, Typed) else "component"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the process says about itself: `fail` makes it unready, `warn` is shown to whoever may see details, `pass` is silent.
+
+    The text changes with the state only.
+    """
+
+    status: Status
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 
 import structlog
 
-from groundwork.health.model import Check, CheckFailed, CheckResult, Report, State, Status, worst
+from groundwork.health.model import Check, CheckFailed, CheckResult, Closable, Finding, Report, State, Status, component_type, worst
 from groundwork.metrics import Metrics
+from groundwork.supervision import Supervisor, Work
 
 LIVE, READY, STARTED = "live", "ready", "started"
 GROUPS = frozenset({READY, STARTED})  # nothing outside the process decides whether it lives
@@ -33,7 +34,7 @@ class _Watched:
     ttl: float
     history: deque[bool] = field(default_factory=lambda: deque(maxlen=_WINDOW))
     result: CheckResult | None = None
-    task: asyncio.Task[None] | None = None
+    work: Work | None = None
     passed_once: bool = False
     stuck: set[asyncio.Task[str]] = field(default_factory=set[asyncio.Task[str]])
 
@@ -68,13 +69,14 @@ class HealthRegistry:
     and `mark_broken` as the process goes through its life.
     """
 
-    def __init__(self, *, service: str, version: str = "", metrics: Metrics | None = None) -> None:
+    def __init__(self, *, service: str, version: str = "", metrics: Metrics | None = None, supervisor: Supervisor | None = None) -> None:
         self.service = service
         self.version = version
         self.state = State.STARTING
         self._metrics = metrics
+        self._supervisor = supervisor or Supervisor(registry=(metrics or Metrics()).registry)
         self._watched: dict[str, _Watched] = {}
-        self._notices: dict[str, str] = {}
+        self._looks: dict[str, Callable[[], Finding]] = {}
         self._listeners: list[Callable[[], None]] = []
         self._running = False
         self._last_ready: Status | None = None
@@ -96,7 +98,15 @@ class HealthRegistry:
 
     def notice(self, name: str, text: str) -> None:
         """A lasting warning about the process itself, such as that registrations are kept in memory only."""
-        self._notices[name] = text
+        self.observe(name, lambda: Finding(Status.WARN, text))
+
+    def observe(self, name: str, look: Callable[[], Finding]) -> None:
+        """Ask `look` about the process itself whenever health is asked: it must not wait for anything. Call `refresh` when it has news."""
+        self._looks[name] = look
+
+    def refresh(self) -> None:
+        """Tell those who listen, if readiness is another one now."""
+        self._notify()
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever readiness changes."""
@@ -106,18 +116,20 @@ class HealthRegistry:
         """Begin to run the checks. Must be called inside a running event loop."""
         self._running = True
         for watched in self._watched.values():
-            if watched.task is None:
+            if watched.work is None:
                 self._launch(watched)
 
     async def stop(self) -> None:
         """Stop all checks and give back their connections."""
         self._running = False
-        tasks = [task for watched in self._watched.values() for task in (watched.task, *watched.stuck) if task is not None]
-        for task in tasks:
-            task.cancel()
+        works = [watched.work for watched in self._watched.values() if watched.work is not None]
+        stuck = [task for watched in self._watched.values() for task in watched.stuck]
+        for ending in (*works, *stuck):
+            ending.stop() if isinstance(ending, Work) else ending.cancel()
+        tasks = [*stuck, *(work.task for work in works if work.task is not None)]
         await asyncio.wait(tasks, timeout=1.0) if tasks else None
         for watched in self._watched.values():
-            watched.task = None
+            watched.work = None
             await _close(watched.check)
 
     def mark_ready(self) -> None:
@@ -144,16 +156,22 @@ class HealthRegistry:
 
     def ready(self) -> Report:
         """Passes or warns while the process can do its work."""
-        return self._report(READY, Status.PASS if self.state is State.READY else Status.FAIL)
+        able = self.state is State.READY and all(found.status is not Status.FAIL for found in self._findings().values())
+        return self._report(READY, Status.PASS if able else Status.FAIL)
 
     def details(self) -> Report:
-        """Readiness, together with every check whatever its group and every notice."""
+        """Readiness, together with every check whatever its group and everything that the process says about itself."""
         ready = self.ready()
         checks = {name: w.result for name, w in self._watched.items() if w.result is not None}
         now = _now()
-        for name, text in self._notices.items():
-            checks[name] = CheckResult(name, "component", Status.WARN, text, 0.0, now)
-        return Report(worst(ready.status, *(Status.WARN for _ in self._notices)), self.state, checks)
+        findings = self._findings()
+        for name, found in findings.items():
+            if found.status is not Status.PASS:
+                checks[name] = CheckResult(name, "component", found.status, found.text, 0.0, now)
+        return Report(worst(ready.status, *(found.status for found in findings.values())), self.state, checks)
+
+    def _findings(self) -> dict[str, Finding]:
+        return {name: _looked(look) for name, look in self._looks.items()}
 
     def _report(self, group: str, own: Status) -> Report:
         members = [w for w in self._watched.values() if group in w.groups]
@@ -174,7 +192,7 @@ class HealthRegistry:
             listener()
 
     def _launch(self, watched: _Watched) -> None:
-        watched.task = asyncio.get_running_loop().create_task(self._watch(watched), name=f"health:{watched.check.name}")
+        watched.work = self._supervisor.start(lambda: self._watch(watched), name=f"health:{watched.check.name}")
 
     async def _watch(self, watched: _Watched) -> None:
         while True:
@@ -202,7 +220,7 @@ class HealthRegistry:
         before = None if watched.result is None else watched.result.status
         status = watched.judge(good=not output)
         shown = "" if status is Status.PASS else output or "recovering"
-        watched.result = CheckResult(name, watched.check.component_type, status, shown, round(elapsed_ms, 1), _now())
+        watched.result = CheckResult(name, component_type(watched.check), status, shown, round(elapsed_ms, 1), _now())
         if self._metrics is not None:
             self._metrics.health_check_status.labels(check=name).set(_CODES[status])
         if status is not before:
@@ -223,7 +241,16 @@ async def _run(check: Check) -> str:
     return ""
 
 
+def _looked(look: Callable[[], Finding]) -> Finding:
+    try:
+        return look()
+    except Exception as error:  # health answers whatever a part of the process has come to
+        return Finding(Status.WARN, type(error).__name__)
+
+
 async def _close(check: Check) -> None:
+    if not isinstance(check, Closable):
+        return
     try:
         async with asyncio.timeout(1.0):
             await check.close()

@@ -11,9 +11,17 @@ import aiohttp
 import msgspec
 
 from groundwork.discovery.models import Status
-from groundwork.errors import BackendUnavailable, DeadlineExceeded, InstanceConflict, InstanceUnknown, InvalidRequest, PermissionDenied
+from groundwork.errors import (
+    BackendUnavailable,
+    DeadlineExceeded,
+    InstanceConflict,
+    InstanceUnknown,
+    InvalidRequest,
+    PermissionDenied,
+    RateLimited,
+)
 from groundwork.registry.models import Registration
-from groundwork.settings import read_secret
+from groundwork.tokens import TokenFile
 
 DEADLINE = 3.0  # seconds for a whole call
 WORDS = {Status.PASSING: "pass", Status.WARNING: "warn", Status.CRITICAL: "fail"}
@@ -25,11 +33,11 @@ class _Problem(msgspec.Struct):
 
 
 class RegistryClient:
-    """Registers instances over HTTP. `token_file` is read at every call, because a projected token is renewed in place."""
+    """Registers instances over HTTP. `token_file` is looked at before every call, because a projected token is renewed in place."""
 
     def __init__(self, url: str, *, token_file: Path | None = None) -> None:
         self._url = url.rstrip("/")
-        self._token_file = token_file
+        self._token = TokenFile(token_file, "registry.token_file")
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -41,7 +49,7 @@ class RegistryClient:
             await self._session.close()
 
     async def register(self, wish: Registration) -> None:
-        """Register. Raises InstanceConflict where the id is taken, PermissionDenied, InvalidRequest, BackendUnavailable."""
+        """Register. Raises InstanceConflict where the id is taken, PermissionDenied, InvalidRequest, RateLimited, BackendUnavailable."""
         await self._send("POST", "/api/v1/services/register", wish.model_dump(mode="json"))
 
     async def heartbeat(self, service_id: str, status: Status) -> None:
@@ -59,16 +67,15 @@ class RegistryClient:
     async def _send(self, method: str, path: str, body: object, *, wait: float = 0.0) -> bytes:
         if self._session is None:
             raise RuntimeError("use RegistryClient as `async with`")
-        headers: dict[str, str] = {}
-        if self._token_file is not None:
-            headers["Authorization"] = f"Bearer {read_secret(self._token_file).get_secret_value()}"
+        token = self._token.read()
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         timeout = aiohttp.ClientTimeout(total=DEADLINE + wait)
         try:
             async with self._session.request(
                 method, self._url + path, json=body, headers=headers, allow_redirects=False, timeout=timeout
             ) as response:
                 answer = await response.read()
-                status = response.status
+                status, later = response.status, response.headers.get("Retry-After", "")
         except TimeoutError:
             raise DeadlineExceeded(f"registry {self._url} did not answer within {DEADLINE + wait:g} s") from None
         except aiohttp.ClientError as error:
@@ -86,8 +93,11 @@ class RegistryClient:
             case 409:
                 raise InstanceConflict(detail)
             case 401 | 403:
+                self._token.forget()
                 raise PermissionDenied(detail)
-            case _ if status < 500 and status not in {408, 429}:
+            case 429 | 503 if later or status == 429:
+                raise RateLimited(detail, retry_after=float(later) if later.isascii() and later.isdigit() else None)
+            case _ if status < 500 and status != 408:
                 raise InvalidRequest(detail)
             case _:
                 raise BackendUnavailable(detail)

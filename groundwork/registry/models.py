@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
@@ -17,6 +17,8 @@ MIN_INTERVAL = 5.0
 MIN_DEREGISTER = 60.0  # seconds: Consul's own floor (api-docs/agent/check)
 MAX_DEREGISTER = 7 * 86400.0
 MAX_TAGS, MAX_META = 64, 64  # Consul keeps 64 pairs, keys of 128 and values of 512 characters (agent/structs)
+
+Address = IPv4Address | IPv6Address
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>ms|s|m|h)")
@@ -52,12 +54,22 @@ def _deregister(text: str) -> str:
     return text
 
 
-def _address(text: str) -> str:
+def literal(text: str) -> Address | None:
+    """The IP address that `text` is; None for anything else, one with a scope included.
+
+    A scope (`fe80::1%eth0`) means something on one machine only, and ipaddress takes any text for one: `::1%]@[::2` would be an address too.
+    """
     try:
-        address = ip_address(text)
+        return None if "%" in text else ip_address(text)
     except ValueError:
+        return None
+
+
+def _address(text: str) -> str:
+    address = literal(text)
+    if address is None:
         if _HOST.fullmatch(text) is None or text.rsplit(".", 1)[-1][:1].isdigit():  # 127.1 and 0x7f000001 are no host names
-            raise ValueError("must be an IP address or a host name") from None
+            raise ValueError("must be an IP address without a scope, or a host name")
         return text
     if address.is_unspecified or address.is_multicast:
         raise ValueError("must be the address of one host")
@@ -113,6 +125,11 @@ class Registration(BaseModel):
     metadata: Annotated[dict[MetaKey, MetaValue], Field(max_length=MAX_META)] = {}
     weight: Annotated[int, Field(ge=1, le=65535)] = 1
 
+    @property
+    def ip(self) -> Address | None:
+        """The address as an IP address; None where it is a host name. Whoever connects uses this and never the text."""
+        return literal(self.address)
+
     @field_validator("tags")
     @classmethod
     def _sorted(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
@@ -136,6 +153,7 @@ class Record(BaseModel):
 
     registration: Registration
     owner: str
+    issuer: str = ""  # who vouched for the owner: two issuers may give two callers the same name
     registered_at: str
     renewed_at: str
     renewals: int = 0
@@ -145,8 +163,24 @@ class Record(BaseModel):
 
     @property
     def service_id(self) -> str:
-        """The instance's id."""
+        """The instance's id, unique within its service."""
         return self.registration.service_id
+
+    @property
+    def name(self) -> str:
+        """Service and id, which together are unique: `user-service/user-service-001`."""
+        return name_of(self.registration.service_name, self.registration.service_id)
+
+    @classmethod
+    def parsed(cls, name: str, value: bytes) -> Self:
+        """The record that is stored under `name`. What a later version added to it is left out.
+
+        Raises ValueError where this version cannot read it, or where it is another one's.
+        """
+        record = cls.model_validate_json(value, extra="ignore")
+        if record.name != name:
+            raise ValueError(f"the record stored as {name} says that it is {record.name}")
+        return record
 
     @property
     def effective_status(self) -> Status:
@@ -178,3 +212,20 @@ class Stored:
 
     record: Record
     index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Records sorted by name. `unreadable` are the names of what is stored among them and is no record that this version can read.
+
+    `following` is the name after which the next page begins, None on the last one.
+    """
+
+    stored: tuple[Stored, ...]
+    unreadable: tuple[str, ...] = ()
+    following: str | None = None
+
+
+def name_of(service: str, service_id: str) -> str:
+    """The name under which an instance is stored: neither part can hold a slash."""
+    return f"{service}/{service_id}"

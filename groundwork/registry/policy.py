@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, ip_network
 from typing import Final
 
 from groundwork.errors import AddressNotAllowed, InvalidSettings
-from groundwork.registry.models import Registration
+from groundwork.registry.models import Address, Registration, literal
 
 DENIED_PORTS: Final = frozenset({22, 23, 25, 53, 110, 143, 179, 389, 445, 465, 587, 2375, 2376, 2379, 2380, 3306, 3389})
 DENIED_PORTS_PLATFORM: Final = frozenset({5432, 5671, 5672, 6379, 6443, 8300, 8301, 8302, 8500, 8501, 8502, 9200, 10250, 10255, 15672, 26379})
 METADATA: Final = frozenset({"169.254.169.254", "fd00:ec2::254", "100.100.100.200"})  # of the large clouds
-
-Address = IPv4Address | IPv6Address
 
 
 class AddressPolicy:
@@ -34,7 +32,7 @@ class AddressPolicy:
             return  # nobody connects
         if not self._networks:
             raise AddressNotAllowed("check.type http is off here (allowed_cidrs is empty): use ttl and send heartbeats")
-        address = _literal(wish.address)
+        address = wish.ip
         if address is None:
             raise AddressNotAllowed(f"address {wish.address!r}: an HTTP check needs an IP address, because a name may change what it means")
         inner = unwrapped(address)
@@ -44,7 +42,7 @@ class AddressPolicy:
             raise AddressNotAllowed(f"address {wish.address} is outside of allowed_cidrs")
         if wish.port in DENIED_PORTS | DENIED_PORTS_PLATFORM:
             raise AddressNotAllowed(f"port {wish.port} belongs to another protocol and is never checked")
-        asking = _literal(caller)
+        asking = literal(caller.partition("%")[0])  # the peer of a link-local connection has a scope
         if not admin and (asking is None or unwrapped(asking) != inner):
             raise AddressNotAllowed(f"address {wish.address} is not the caller's own: only scope registry:admin may register for others")
 
@@ -65,10 +63,3 @@ def unwrapped(address: Address) -> Address:
 
 
 _NAT64: Final = ip_network("64:ff9b::/96")
-
-
-def _literal(text: str) -> Address | None:
-    try:
-        return ip_address(text.partition("%")[0])
-    except ValueError:
-        return None

@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import aiohttp
+from yarl import URL
 
-from groundwork.discovery.models import Instance, Status
-from groundwork.registry.models import Stored
+from groundwork.discovery.models import Status
+from groundwork.registry.models import Registration, Stored
 
-AT_ONCE = 32
+AT_ONCE = 64
+AT_ONCE_PER_SERVICE = 8  # so that the silent instances of one service do not keep those of the others waiting
 TIMEOUT = 2.0  # seconds
 FAILURES = 2  # in a row make an instance critical: one lost packet does not
 
@@ -20,6 +22,7 @@ FAILURES = 2  # in a row make an instance critical: one lost packet does not
 class _State:
     due: float
     failures: int = 0
+    asking: bool = False
 
 
 class Prober:
@@ -27,34 +30,57 @@ class Prober:
 
     def __init__(self) -> None:
         self._states: dict[str, _State] = {}
+        self._all = asyncio.Semaphore(AT_ONCE)
+        self._services: dict[str, asyncio.Semaphore] = {}
 
-    async def look(self, stored: Iterable[Stored], now: float) -> dict[str, Status]:
-        """The state of every instance that was due at `now`."""
-        items = {item.record.service_id: item for item in stored if item.record.registration.check.type == "http"}
+    def due(self, stored: Iterable[Stored], now: float) -> list[Stored]:
+        """Those of `stored`, which are all that there are, that must be asked now and are not being asked."""
+        items = {item.record.name: item for item in stored}
         for gone in self._states.keys() - items.keys():
             del self._states[gone]
-        due = [item for service_id, item in items.items() if self._states.setdefault(service_id, _State(now)).due <= now]
-        if not due:
-            return {}
-        limit = asyncio.Semaphore(AT_ONCE)
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT)
-        connector = aiohttp.TCPConnector(limit=AT_ONCE, force_close=True)
-        async with aiohttp.ClientSession(timeout=timeout, connector=connector, trust_env=False, auto_decompress=False) as session:
-            found = await asyncio.gather(*(self._one(session, limit, item, now) for item in due))
-        return {service_id: status for service_id, status in found if status is not None}
+        services = {item.record.registration.service_name for item in items.values()}
+        for name in self._services.keys() - services:
+            del self._services[name]
+        found: list[Stored] = []
+        for name, item in items.items():
+            state = self._states.setdefault(name, _State(now))
+            if state.due <= now and not state.asking:
+                state.due, state.asking = now + item.record.registration.check.interval_seconds, True
+                found.append(item)
+        return found
 
-    async def _one(self, session: aiohttp.ClientSession, limit: asyncio.Semaphore, item: Stored, now: float) -> tuple[str, Status | None]:
+    async def ask(self, item: Stored) -> Status | None:
+        """How an instance that was due is; None while a failure may have been chance."""
         wish = item.record.registration
-        state = self._states[wish.service_id]
-        state.due = now + wish.check.interval_seconds
-        url = Instance(id=wish.service_id, service=wish.service_name, address=wish.address, port=wish.port).url(wish.health_check)
+        state = self._states.get(item.record.name) or _State(0.0)  # gone meanwhile
         try:
-            async with limit, session.get(url, allow_redirects=False) as answer:
-                status = Status.PASSING if 200 <= answer.status < 300 else Status.WARNING if answer.status == 429 else Status.CRITICAL
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            status = Status.CRITICAL
+            async with self._services.setdefault(wish.service_name, asyncio.Semaphore(AT_ONCE_PER_SERVICE)), self._all:
+                status = await _ask(wish)
+        finally:
+            state.asking = False
         if status is not Status.CRITICAL:
             state.failures = 0
-            return wish.service_id, status
+            return status
         state.failures += 1
-        return wish.service_id, status if state.failures >= FAILURES else None
+        return status if state.failures >= FAILURES else None
+
+
+def url_of(wish: Registration) -> URL | None:
+    """What to ask, built from the parsed address; None where there is none: a name could mean another host each time."""
+    return None if wish.ip is None else URL.build(scheme="http", host=str(wish.ip), port=wish.port, path=wish.health_check)
+
+
+async def _ask(wish: Registration) -> Status:
+    url = url_of(wish)
+    if url is None:
+        return Status.CRITICAL
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT)
+    connector = aiohttp.TCPConnector(force_close=True)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, connector=connector, trust_env=False, auto_decompress=False) as session,
+            session.get(url, allow_redirects=False) as answer,
+        ):
+            return Status.PASSING if 200 <= answer.status < 300 else Status.WARNING if answer.status == 429 else Status.CRITICAL
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+        return Status.CRITICAL

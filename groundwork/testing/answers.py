@@ -172,6 +172,9 @@ class Answers:
             index, rows = self.store.tree(key)
             allowed = [(name, row) for name, row in rows if _allows(access.key_read, name)]
             return index, [key_json(name, row) for name, row in allowed] or None, len(allowed) < len(rows)
+        if "keys" in seen.query:
+            index, rows = self.store.tree(key)
+            return index, [name for name, _ in rows if _allows(access.key_read, name)] or None, False
         index, row = self.store.kv(key)
         return index, [key_json(key, row)] if row else None, False
 

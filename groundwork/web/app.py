@@ -41,6 +41,7 @@ def create_app(
         description=description,
         docs_url="/docs" if docs else None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would lead to whatever host the request named
         openapi_url="/openapi.json" if docs else None,
         telemetry={"metrics": False, "logs": False},  # RequestContext counts and logs; traces go to whatever provider a team sets
     )

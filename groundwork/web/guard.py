@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 
 from fastapi import Request
@@ -73,32 +73,34 @@ class Guard:
                 503, "backend-unavailable", "Tokens cannot be checked now", "the issuer's keys cannot be fetched; try again", retry_after=1
             ) from None
 
-    async def admit(self, request: Request, scope: str, lane: str) -> Principal:
-        """The caller, who has `scope` and is within the rate of `lane`.
+    async def admit(self, request: Request, scopes: Sequence[str], lane: str) -> Principal:
+        """The caller, who has one of `scopes` and is within the rate of `lane`.
 
         Raises ProblemError 401, 403, 429 or 503.
         """
         principal = await self.principal(request)
-        if not principal.may(scope):
+        if not any(principal.may(scope) for scope in scopes):
             self._metrics.auth_failures_total.labels(reason="scope").inc()
-            challenge = f'Bearer realm="platform", error="insufficient_scope", scope="{scope}"'
-            raise ProblemError(
-                403, "permission-denied", "A scope is missing", f"the token lacks scope {scope}", headers={"WWW-Authenticate": challenge}
-            )
-        subject = principal.subject if self._verifier is not None else _address(request)
-        wait = self._limit.take(subject, lane, asyncio.get_running_loop().time())
+            challenge = f'Bearer realm="platform", error="insufficient_scope", scope="{scopes[0]}"'
+            detail = f"the token lacks scope {' or '.join(scopes)}"
+            raise ProblemError(403, "permission-denied", "A scope is missing", detail, headers={"WWW-Authenticate": challenge})
+        wait = self._limit.take(self.identity(principal, request), lane, asyncio.get_running_loop().time())
         if wait > 0:
             self._metrics.rate_limited_total.inc()
             raise ProblemError(429, "rate-limited", "Too many requests", "slow down and try again", retry_after=max(1, round(wait + 0.5)))
         return principal
 
+    def identity(self, principal: Principal, request: Request) -> str:
+        """Whom limits count: the caller, or its address while nobody says who calls."""
+        return "\n".join(principal.identity) if self._verifier is not None else _address(request)
 
-def requires(scope: str, *, lane: str = "default") -> Callable[[Request], Awaitable[Principal]]:
-    """A FastAPI dependency: the caller, who has `scope` and is within the rate. Heartbeats use a `lane` of their own and never starve."""
+
+def requires(*scopes: str, lane: str = "default") -> Callable[[Request], Awaitable[Principal]]:
+    """A FastAPI dependency: the caller, who has one of `scopes` and is within the rate. Heartbeats use a `lane` of their own and never starve."""
 
     async def admitted(request: Request) -> Principal:
         guard = cast("Guard", request.app.state.guard)
-        return await guard.admit(request, scope, lane)
+        return await guard.admit(request, scopes, lane)
 
     return admitted
 

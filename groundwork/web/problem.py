@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
+import aiohttp
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,6 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from groundwork import errors
+from groundwork.consul import errors as consul
 
 MEDIA_TYPE = "application/problem+json"
 PREFIX = "urn:platform:problem:"
@@ -62,9 +64,15 @@ class ProblemError(Exception):
 
 # The most precise type first: a subclass before its base.
 _KNOWN: tuple[tuple[type[errors.PlatformError], int, str, str], ...] = (
+    (errors.BackendRefused, 503, "backend-unavailable", "The back end refuses the platform"),
+    (consul.InvalidToken, 503, "backend-unavailable", "The back end refuses the platform"),
+    (consul.SessionUnknown, 503, "backend-unavailable", "The back end refuses the platform"),
+    (consul.TxnConflict, 503, "backend-unavailable", "The back end refuses the platform"),
     (errors.InstanceConflict, 409, "instance-conflict", "Service ID already exists"),
+    (errors.InstanceAmbiguous, 409, "instance-ambiguous", "Which service's instance?"),
     (errors.Conflict, 409, "conflict", "The write lost against another one"),
     (errors.NotOwner, 403, "permission-denied", "Not the owner"),
+    (errors.QuotaExceeded, 403, "quota-exceeded", "As many as one caller may have"),
     (errors.ServiceUnknown, 503, "service-unknown", "Something behind this service is away"),  # whom it calls, not what it was asked for
     (errors.InstanceUnknown, 404, "instance-unknown", "No such instance"),
     (errors.NotFound, 404, "not-found", "Not found"),
@@ -78,6 +86,7 @@ _KNOWN: tuple[tuple[type[errors.PlatformError], int, str, str], ...] = (
     (errors.PermissionDenied, 503, "backend-unavailable", "The back end refuses the platform"),
 )
 RETRY_SECONDS = 1
+AWAY = (aiohttp.ClientError, TimeoutError)  # what comes out of a call to another service that nobody has turned into an error of its own
 
 
 def from_error(error: errors.PlatformError) -> ProblemError:
@@ -95,10 +104,10 @@ def render(problem: ProblemError, *, path: str, trace_id: str) -> Response:
         type=PREFIX + problem.kind,
         title=problem.title,
         status=problem.status,
-        detail=problem.detail,
-        instance=path,
+        detail=_plain(problem.detail),
+        instance=_plain(path),
         trace_id=trace_id,
-        errors=list(problem.errors) or None,
+        errors=[FieldError(field=_plain(one.field), message=_plain(one.message)) for one in problem.errors] or None,
         retry_after=problem.retry_after,
     )
     headers = dict(problem.headers)
@@ -107,11 +116,16 @@ def render(problem: ProblemError, *, path: str, trace_id: str) -> Response:
     return Response(body.model_dump_json(exclude_none=True), status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
 
 
+def _plain(text: str) -> str:
+    """What the caller sent may hold half of a surrogate pair, which no encoding of text can say."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def install(app: FastAPI, unavailable: tuple[type[Exception], ...] = ()) -> None:
     """Makes every error of `app` a problem. Those in `unavailable` say that something behind the service is away."""
 
     def answer(request: Request, problem: ProblemError) -> Response:
-        return render(problem, path=request.url.path, trace_id=str(request.scope.get("trace_id", "")))
+        return render(problem, path=request.scope["path"], trace_id=str(request.scope.get("trace_id", "")))
 
     async def on_problem(request: Request, error: Exception) -> Response:
         assert isinstance(error, ProblemError)
@@ -132,21 +146,29 @@ def install(app: FastAPI, unavailable: tuple[type[Exception], ...] = ()) -> None
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        title = HTTPStatus(error.status_code).phrase
+        title = _phrase(error.status_code)
         kind = "validation" if error.status_code == 400 else title.lower().replace(" ", "-")
         return answer(request, ProblemError(error.status_code, kind, title, title, headers=error.headers))
 
     async def on_unavailable(request: Request, error: Exception) -> Response:
-        log.warning("an engine is away", error=type(error).__name__)
+        log.warning("something behind this service is away", error=type(error).__name__)
         title = "Something behind this service is away"
         return answer(request, ProblemError(503, "backend-unavailable", title, "try again", retry_after=RETRY_SECONDS))
 
-    for kind in unavailable:
+    for kind in (*AWAY, *unavailable):
         app.add_exception_handler(kind, on_unavailable)
     app.add_exception_handler(ProblemError, on_problem)
     app.add_exception_handler(errors.PlatformError, on_platform_error)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http)
+
+
+def _phrase(status: int) -> str:
+    """The status in words, also one that only its service knows, such as 499."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Client error" if status < 500 else "Server error"
 
 
 def responses(*codes: int) -> dict[int | str, dict[str, object]]:

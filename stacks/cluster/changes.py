@@ -105,7 +105,7 @@ def _storage_class(stack_file: str, wanted: Wanted, facts: ClusterFacts) -> Iter
     value = "not set" if wanted.storage_class is None else f"= {wanted.storage_class!r}"
     back = f"pulumi config set --path settings.cluster.storage_class {classes[0]}" if classes[0] else "remove the setting"
     yield (
-        f"settings.cluster.storage_class {value} in {stack_file}: {_listed(elsewhere)} of class {' and '.join(map(repr, classes))}, and a volume "
+        f"settings.cluster.storage_class {value} in {stack_file}: {_listed(elsewhere)} on class {' and '.join(map(repr, classes))}, and a volume "
         f"cannot move to another class: keep it ({back}), or copy the data to a new stack, see {GUIDE}#storage-class"
     )
 
@@ -128,7 +128,7 @@ def _storage(stack_file: str, engine: str, wanted: WantedEngine, facts: ClusterF
     if wanted.storage_gib < largest:
         larger = [name for name, claim in volumes.items() if claim.gib > wanted.storage_gib]
         yield (
-            f"{said}: {_listed(larger)} of {largest} GiB, and a volume cannot shrink: pulumi config set --path {key} {largest}, "
+            f"{said}: {_listed(larger)} with {largest} GiB, and a volume cannot shrink: pulumi config set --path {key} {largest}, "
             f"or copy the data to a new, smaller engine, see {GUIDE}#storage"
         )
     stuck = [name for name, claim in volumes.items() if claim.gib < wanted.storage_gib and not _expandable(claim.storage_class, facts)]
@@ -140,7 +140,7 @@ def _storage(stack_file: str, engine: str, wanted: WantedEngine, facts: ClusterF
             else "without a class nobody can enlarge it"
         )
         yield (
-            f"{said}: {_listed(stuck)} of {claim.gib} GiB on class {claim.storage_class or ''!r}, which cannot grow: {allow}; or go back: "
+            f"{said}: {_listed(stuck)} with {claim.gib} GiB on class {claim.storage_class or ''!r}, which cannot grow: {allow}; or go back: "
             f"pulumi config set --path {key} {claim.gib}; or copy the data to a new engine, see {GUIDE}#storage"
         )
 

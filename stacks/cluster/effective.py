@@ -27,11 +27,16 @@ class Cluster:
     network_plugin: str | None
 
 
+def is_in_cluster(url: str, domain: str) -> bool:
+    """Whether `url` is the API server's, which is sent a token: a host that only begins with its name must never be."""
+    return urlsplit(url).hostname in {IN_CLUSTER_HOST, f"{IN_CLUSTER_HOST}.{domain}"}
+
+
 def effective(settings: ClusterSettings, facts: ClusterFacts) -> Cluster:
     """What holds for a stack. Without a setting, keys come from the API server, which has them on every cluster, public issuer or not."""
     url = settings.jwks_url or JWKS_IN_CLUSTER
     parts = urlsplit(url)
-    in_cluster = parts.hostname is not None and parts.hostname.startswith(IN_CLUSTER_HOST)
+    in_cluster = is_in_cluster(url, settings.domain)
     outside = ((Outside("token-keys", settings.jwks_cidrs), parts.port or 443),)
     return Cluster(
         issuer=settings.issuer or facts.issuer,

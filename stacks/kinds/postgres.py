@@ -21,7 +21,7 @@ class PostgresSection(EngineSettings):
     """PostgreSQL. `max_connections` is computed from the services' pools unless it is set."""
 
     resources: ResourceSettings = ResourceSettings(cpu_m=100, memory_mib=256)
-    max_connections: Annotated[int, Field(ge=1)] | None = None
+    max_connections: Annotated[int, Field(ge=1, le=262143)] | None = None  # PostgreSQL's own bounds
 
 
 def client(settings: StackSettings, service: str) -> PostgresClient:

@@ -70,6 +70,13 @@ class Stack(ABC):
     def destroy(self) -> None:
         """Removes everything of the stack, and then the stack."""
 
+    def kept_settings(self) -> tuple[str, ...]:
+        """What the next `up` must say again, also after an interrupted run: a rotation cannot be taken back."""
+        context = () if self.context is None else ("--context", self.context)
+        path = r"jsonpath={.metadata.annotations.groundwork/rotation}"
+        done = self.run("kubectl", *context, "get", "namespace", f"groundwork-{self.name}", "--output", path)
+        return (f"rotation={done.stdout}",) if done.returncode == 0 and done.stdout else ()
+
     def pulumi(self, command: str, *words: str, timeout: float = 300) -> Done:
         """`pulumi COMMAND` on the stack."""
         return self.run("pulumi", *command.split(), "--stack", self.name, "--non-interactive", *words, timeout=timeout)
@@ -100,10 +107,10 @@ class SandboxStack(Stack):
         return None if done.returncode == 0 else "no sandbox is running: the e2e tier needs `make up`, or E2E_CONTEXT with a cluster of yours"
 
     def try_up(self, *settings: str) -> Done:
-        return self.command("up", *_overridden(settings), timeout=UP_SECONDS)
+        return self.command("up", *_overridden((*self.kept_settings(), *settings)), timeout=UP_SECONDS)
 
     def preview(self) -> Done:
-        return self.command("preview", *_overridden(()), "--expect-no-changes", timeout=600)
+        return self.command("preview", *_overridden(self.kept_settings()), "--expect-no-changes", timeout=600)
 
     def destroy(self) -> None:
         succeeded(self.command("destroy", timeout=UP_SECONDS))
@@ -140,11 +147,11 @@ class ContextStack(Stack):
         return None if done.returncode == 0 else f"E2E_CONTEXT={self.context}: {done.stderr.strip()}"
 
     def try_up(self, *settings: str) -> Done:
-        self._prepare(settings)
+        self._prepare((*self.kept_settings(), *settings))
         return self._on_program("up", "--yes", "--skip-preview", "--suppress-outputs", timeout=UP_SECONDS)
 
     def preview(self) -> Done:
-        self._prepare(())
+        self._prepare(self.kept_settings())
         return self._on_program("preview", "--expect-no-changes", "--diff", timeout=600)
 
     def destroy(self) -> None:

@@ -118,7 +118,7 @@ async def test_events_name_what_changed_and_never_show_a_value(world: Api, http:
     events: asyncio.Queue[dict[str, object]] = asyncio.Queue()
     following = asyncio.create_task(follow(world, f"{CONFIG}/events?prefix=documents/", events))
     async with asyncio.timeout(60):
-        assert set(await events.get()) == {"index"}  # connected: from here on every change counts
+        assert set(await events.get()) == {"index", "complete"}  # connected: from here on every change counts
     created = await http.put(LIMITS, json={"max": 4711})
     await http.put(f"{CONFIG}/elsewhere/x", json=1)
     async with asyncio.timeout(60):

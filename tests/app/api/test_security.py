@@ -93,14 +93,63 @@ async def test_r43_only_the_owner_registers_renews_and_removes(guarded: Api, tok
     async with guarded.client(token=tokens.account("user-service")) as owner, guarded.client(token=tokens.account("other")) as other:
         assert (await other.post(REGISTER, json=wish())).status_code == 403
         assert (await owner.post(REGISTER, json=wish())).status_code == 201
-        for answer in (
-            await other.put(f"{SERVICES}/user-service-001/heartbeat"),
-            await other.put(f"{SERVICES}/user-service-001/maintenance", json={"enabled": True}),
-            await other.delete(f"{SERVICES}/user-service-001"),
-        ):
-            assert (answer.status_code, answer.json()["title"]) == (403, "Not the owner")
-        taken = await other.post(REGISTER, json=wish("other"))
-        assert (taken.status_code, taken.json()["detail"]) == (409, "owned by another subject")
+        for query, answered in (({}, (404, "No such instance")), ({"service_name": "user-service"}, (403, "Not the owner"))):
+            for answer in (
+                await other.put(f"{SERVICES}/user-service-001/heartbeat", params=query),
+                await other.put(f"{SERVICES}/user-service-001/maintenance", params=query, json={"enabled": True}),
+                await other.delete(f"{SERVICES}/user-service-001", params=query),
+            ):
+                assert (answer.status_code, answer.json()["title"]) == answered
+        assert (await owner.put(f"{SERVICES}/user-service-001/heartbeat")).status_code == 204
+
+
+async def test_r51_another_services_id_is_free(guarded: Api, tokens: Issuer) -> None:
+    async with guarded.client(token=tokens.account("user-service")) as owner, guarded.client(token=tokens.account("other")) as other:
+        assert (await owner.post(REGISTER, json=wish())).status_code == 201
+        assert (await other.post(REGISTER, json=wish("other"))).status_code == 201
+        assert (await other.delete(f"{SERVICES}/user-service-001")).status_code == 204
+        assert [one["service_name"] for one in (await owner.get(SERVICES)).json()["services"]] == ["user-service"]
+
+
+async def test_r51_of_two_instances_with_one_id_an_admin_must_name_the_service(guarded: Api, tokens: Issuer) -> None:
+    for service in ("user-service", "other"):
+        async with guarded.client(token=tokens.account(service)) as owner:
+            assert (await owner.post(REGISTER, json=wish(service))).status_code == 201
+    async with guarded.client(token=tokens.token(scope="registry:admin")) as admin:
+        unclear = await admin.delete(f"{SERVICES}/user-service-001")
+        assert (unclear.status_code, unclear.json()["type"]) == (409, "urn:platform:problem:instance-ambiguous")
+        assert (await admin.delete(f"{SERVICES}/user-service-001", params={"service_name": "other"})).status_code == 204
+
+
+@pytest.mark.parametrize(("scope", "answered"), [("registry:write", 400), ("registry:write registry:admin", 201)])
+async def test_r39_only_an_admin_has_another_address_checked(strict: Api, tokens: Issuer, scope: str, answered: int) -> None:
+    body = wish(check={"type": "http"}, address="10.244.1.8")
+    async with strict.client(token=tokens.token(scope=scope, svc="user-service")) as http:
+        assert (await http.post(REGISTER, json=body)).status_code == answered
+
+
+async def test_r52_as_many_instances_as_one_caller_may_have(tokens: Issuer) -> None:
+    auth = {"issuers": [tokens.settings.model_copy(update={"scopes": SCOPES}).model_dump()]}
+    async with api(auth=auth, max_registrations=2) as world, world.client(token=tokens.account("user-service")) as http:
+        answers = [await http.post(REGISTER, json=wish(service_id=f"id-{number}")) for number in range(3)]
+        assert [answer.status_code for answer in answers] == [201, 201, 403]
+        assert answers[2].json()["type"] == "urn:platform:problem:quota-exceeded"
+
+
+async def test_r43_a_service_writes_its_own_configuration_and_nobody_elses(strict: Api, tokens: Issuer) -> None:
+    own, foreign, shared = (f"/api/v1/config/{key}" for key in ("user-service,prod/limits", "document-service/limits", "application/limits"))
+    mine = tokens.token(scope="config:own", sub="system:serviceaccount:demo:user-service")
+    async with strict.client(token=mine) as service, strict.client(token=tokens.token(scope="config:write")) as operator:
+        assert (await service.put(own, json=1)).status_code == 201
+        for path in (foreign, shared):
+            created = await operator.put(path, json=1)
+            assert created.status_code == 201
+            for answer in (
+                await service.put(path, json=2, headers={"If-Match": created.headers["etag"]}),
+                await service.delete(path, headers={"If-Match": created.headers["etag"]}),
+            ):
+                assert (answer.status_code, answer.json()["title"]) == (403, "Not the owner")
+        assert (await service.delete(own, headers={"If-Match": "*"})).status_code == 204
 
 
 async def test_r44_a_caller_is_slowed_down_and_nobody_else(guarded: Api, tokens: Issuer) -> None:
@@ -233,10 +282,10 @@ async def test_a_trace_goes_through(http: httpx2.AsyncClient) -> None:
 async def test_an_error_that_nobody_expected_is_a_problem_without_its_words(
     world: Api, http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken() -> None:
+    async def broken(*_: object) -> None:
         raise RuntimeError("postgresql://app:S3cret@db")
 
-    monkeypatch.setattr(world.platform.registry.backend, "list", broken)
+    monkeypatch.setattr(world.platform.registry.backend, "page", broken)
     answer = await http.get(SERVICES)
     assert (answer.status_code, answer.json()["type"]) == (500, "urn:platform:problem:internal")
     assert "S3cret" not in answer.text

@@ -51,8 +51,15 @@ class Issuer:
 
     @property
     def settings(self) -> IssuerSettings:
-        """The issuer as the settings name it."""
-        return IssuerSettings(issuer=self.url, jwks_url=f"{self.url}/jwks", audience=AUDIENCE)
+        """The issuer as the settings name it: it speaks for the accounts of namespace `demo`, one service, and all scopes."""
+        return IssuerSettings(
+            issuer=self.url,
+            jwks_url=f"{self.url}/jwks",
+            audience=AUDIENCE,
+            namespaces=("demo",),
+            services=("user-service",),
+            token_scopes=("registry:read", "registry:write", "registry:admin", "config:read", "config:own", "config:write", "health:details"),
+        )
 
     def serve(self) -> None:
         self._server.serve_forever(poll_interval=0.05)

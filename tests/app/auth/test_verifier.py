@@ -15,10 +15,12 @@ import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives import serialization
 from joserfc import jws
+from pydantic import ValidationError
 
 from groundwork.auth import InvalidToken, KeysUnavailable, Principal, TokenVerifier
 from groundwork.auth import verifier as module
 from groundwork.auth.principal import owned_service
+from groundwork.settings import AuthSettings, IssuerSettings
 from tests.app.auth.issuer import AUDIENCE, Issuer, issuer
 
 Tamper = Callable[[Issuer], str]
@@ -202,21 +204,63 @@ async def test_a_service_account_owns_the_service_of_its_name(running: Issuer, v
 
 
 @pytest.mark.parametrize(
-    ("subject", "claimed", "namespaces", "service"),
+    ("subject", "claimed", "service"),
     [
-        ("system:serviceaccount:demo:user-service", None, (), "user-service"),
-        ("system:serviceaccount:demo:user-service", None, ("demo",), "user-service"),
-        ("system:serviceaccount:evil:user-service", None, ("demo",), None),
-        ("system:serviceaccount:demo:user-service:x", None, (), None),
-        ("serviceaccount:demo:user-service", None, (), None),
-        ("system:serviceaccount::user-service", None, (), None),
-        ("client-7", "user-service", (), "user-service"),
-        ("client-7", ["user-service"], (), None),
-        ("user-service", None, (), None),
+        ("system:serviceaccount:demo:user-service", None, "user-service"),
+        ("system:serviceaccount:evil:user-service", None, None),
+        ("system:serviceaccount:demo:user-service:x", None, None),
+        ("serviceaccount:demo:user-service", None, None),
+        ("system:serviceaccount::user-service", None, None),
+        ("client-7", "billing", "billing"),
+        ("client-7", "user-service", None),
+        ("client-7", ["billing"], None),
+        ("client-7", "", None),
+        ("system:serviceaccount:demo:user-service", "document-service", "user-service"),
+        ("user-service", None, None),
     ],
 )
-def test_who_owns_what(subject: str, claimed: object, namespaces: tuple[str, ...], service: str | None) -> None:
-    assert owned_service(subject, claimed, namespaces) == service
+def test_r43_an_issuer_speaks_for_the_services_of_its_settings(subject: str, claimed: object, service: str | None) -> None:
+    settings = IssuerSettings(issuer="i", jwks_url="http://i/jwks", audience="a", namespaces=("demo",), services=("billing",))
+    assert owned_service(subject, claimed, settings) == service
+
+
+@pytest.mark.parametrize("subject", ["system:serviceaccount:demo:user-service", "client-7"])
+def test_r43_an_issuer_of_which_nothing_is_said_speaks_for_no_service(subject: str) -> None:
+    assert owned_service(subject, "user-service", IssuerSettings(issuer="i", jwks_url="http://i/jwks", audience="a")) is None
+
+
+async def test_r43_a_token_brings_only_the_scopes_that_its_issuer_may_give(running: Issuer) -> None:
+    one = TokenVerifier([running.settings.model_copy(update={"token_scopes": ("registry:read",)})])
+    try:
+        caller = await one.verify(running.token(scope="registry:read registry:admin config:write"))
+        assert caller.scopes == {"registry:read"}
+    finally:
+        await one.close()
+
+
+def test_r43_one_issuer_has_one_entry(running: Issuer) -> None:
+    with pytest.raises(ValidationError, match="stands twice"):
+        AuthSettings(issuers=(running.settings, running.settings))
+
+
+@pytest.mark.parametrize(
+    ("scope", "service", "may"),
+    [
+        ("config:own", "billing", True),
+        ("config:own", "user-service", False),
+        ("config:own", "application", False),
+        ("config:write", "user-service", True),
+        ("config:write", "application", True),
+        ("registry:admin", "billing", False),
+        ("config:read", "billing", False),
+    ],
+)
+def test_r43_who_configures_what(scope: str, service: str, may: bool) -> None:
+    assert Principal("s", scopes=frozenset({scope}), service="billing").configures(service) is may
+
+
+def test_r43_a_service_of_the_shared_name_owns_nothing_of_the_others() -> None:
+    assert not Principal("s", scopes=frozenset({"config:own"}), service="application").configures("application")
 
 
 def test_only_an_admin_or_the_owner_owns() -> None:

@@ -12,18 +12,24 @@ from prometheus_client import CollectorRegistry
 
 from groundwork.backends.base import Indexed
 from groundwork.consul.client import ConsulClient
-from groundwork.consul.errors import RateLimited
 from groundwork.consul.hub import WatchHub
 from groundwork.consul.metrics import consul_metrics
 from groundwork.consul.pacing import CONFIG, DISCOVERY, TokenBucket, WatchOptions, backoff
 from groundwork.discovery.client import DiscoveryClient, ServiceSnapshot
 from groundwork.discovery.consul_source import ConsulDiscoverySource
 from groundwork.discovery.errors import NotLoaded
-from groundwork.errors import BackendUnavailable, InvalidRequest
+from groundwork.errors import BackendUnavailable, InvalidRequest, RateLimited
+from groundwork.supervision import Supervisor
+from groundwork.testing.faults import Fault
 from groundwork.testing.simulator import ConsulSimulator
 from tests.app.consul.support import PATIENCE, QUICK, SERVICE, ids, until, watching
 
 HEALTH = f"/v1/health/service/{SERVICE}"
+
+
+def is_stale(discovery: DiscoveryClient) -> bool:
+    known = discovery.peek(SERVICE)
+    return known is not None and known.stale
 
 
 async def collect(discovery: DiscoveryClient, into: list[ServiceSnapshot]) -> None:
@@ -48,11 +54,47 @@ async def test_r16_a_thousand_watchers_of_one_service_are_one_query(consul_simul
         await until(lambda: consul_simulator.waiting == 0)  # nobody is left: the watch ends after its linger
 
 
+async def test_r06_an_answer_that_nobody_asked_for_lately_is_kept_through_an_outage(consul_simulator: ConsulSimulator) -> None:
+    consul_simulator.register(SERVICE, "u1")
+    async with watching(consul_simulator.settings, options=replace(QUICK, linger=0.05)) as discovery:
+        await discovery.read(SERVICE, timeout=PATIENCE)
+        await consul_simulator.stop()
+        await until(lambda: discovery.freshness(SERVICE) is None or is_stale(discovery))
+        await asyncio.sleep(0.3)  # many times its linger
+        snapshot = await discovery.read(SERVICE, timeout=0.1)
+        assert ([one.id for one in snapshot.instances], snapshot.stale) == (["u1"], True)
+        await consul_simulator.start()
+        await until(lambda: discovery.freshness(SERVICE) is None)  # over, and still nobody asks: now it goes
+
+
+async def test_r06_when_there_is_no_room_what_could_be_read_again_goes_first(consul_simulator: ConsulSimulator) -> None:
+    for name in ("lost", "live", "third"):
+        consul_simulator.register(name, name)
+    with consul_simulator.fault(Fault(path="/v1/health/service/lost", times=0)) as fault:
+        async with (
+            ConsulClient(consul_simulator.settings, registry=CollectorRegistry()) as client,
+            DiscoveryClient(
+                ConsulDiscoverySource(client), options=replace(QUICK, linger=3600), registry=CollectorRegistry(), max_watches=2
+            ) as discovery,
+        ):
+            await discovery.read("lost")
+            await discovery.read("live")
+            await consul_simulator.blocked(2)
+            fault.times, fault.status, fault.body = None, 500, b"No cluster leader"
+            consul_simulator.register("lost", "another")
+            await until(lambda: discovery.peek("lost") is not None and discovery.snapshot("lost").stale)
+            discovery.forget("lost")
+            await discovery.read("third")
+            assert discovery.peek("lost") is not None
+            assert discovery.peek("live") is None
+
+
 async def test_r16_a_restarted_fleet_spreads_its_first_reads() -> None:
     delays: list[float] = []
     options = WatchOptions(start_jitter=1)
+    metrics = CollectorRegistry()
     for client in range(500):
-        hub: WatchHub[tuple[int, ...]] = WatchHub(options, consul_metrics(CollectorRegistry()), random=Random(client))
+        hub: WatchHub[tuple[int, ...]] = WatchHub(options, consul_metrics(metrics), Supervisor(registry=metrics), random=Random(client))
         lease = hub.lease("k", "k:k", never)
         delays.append(lease.query.delay)
         await hub.aclose()
@@ -179,7 +221,7 @@ async def test_a_fault_of_our_own_does_not_end_the_watch() -> None:
             turns += 1
             raise ZeroDivisionError
 
-    hub: WatchHub[tuple[int, ...]] = WatchHub(QUICK, consul_metrics(CollectorRegistry()))
+    hub: WatchHub[tuple[int, ...]] = WatchHub(QUICK, consul_metrics(CollectorRegistry()), Supervisor(registry=CollectorRegistry()))
     lease = hub.lease("k", "k:k", Faulty)
     await until(lambda: turns >= 3)
     assert isinstance(lease.query.freshness.error, BackendUnavailable)

@@ -21,13 +21,11 @@ from groundwork.consul.errors import (
     ConnectionLost,
     ConnectionRefused,
     FilteredByAccessList,
-    InvalidToken,
     NoLeader,
-    RateLimited,
     ServerFailure,
 )
 from groundwork.consul.transport import TransportLimits
-from groundwork.errors import DeadlineExceeded, InvalidSettings, PermissionDenied, PlatformError
+from groundwork.errors import DeadlineExceeded, InvalidSettings, PermissionDenied, PlatformError, RateLimited, UnusableToken
 from groundwork.settings import ConsulSettings
 from groundwork.testing.faults import Break, Fault
 from groundwork.testing.simulator import Access, ConsulSimulator
@@ -187,7 +185,7 @@ async def test_a_token_that_cannot_be_read_or_sent_is_named(consul_simulator: Co
         with pytest.raises(InvalidSettings, match="is the Secret mounted"):
             await client.kv_get("a")
         file.write_text("evil\r\nX-Injected: 1")
-        with pytest.raises(InvalidToken) as caught:
+        with pytest.raises(UnusableToken) as caught:
             await client.kv_get("a")
     assert "evil" not in str(caught.value)
     assert consul_simulator.requests == []

@@ -14,6 +14,7 @@ from groundwork.consul.client import ConsulClient
 from groundwork.engines import ENGINES, runtime
 from groundwork.engines.redis import RedisCheck
 from groundwork.health import Check, HealthRegistry
+from groundwork.health.model import Closable
 from groundwork.metrics import Metrics
 from groundwork.settings import ConsulSettings, EngineSection, PostgresSettings, RabbitmqSettings, RedisSettings, ServerSection, Settings
 from tests.app import servers
@@ -76,7 +77,8 @@ async def check_of(name: str, section: EngineSection) -> AsyncGenerator[Check]:
         check = runtime(name).check(settings, consul)
         assert check is not None
         yield check
-        await check.close()
+        if isinstance(check, Closable):
+            await check.close()
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from groundwork import Platform, engines
 from groundwork.consul.client import ConsulClient
 from groundwork.engines import ENGINES, runtime
 from groundwork.errors import BackendUnavailable, InvalidSettings, PlatformError
+from groundwork.health.model import Typed
 from groundwork.metrics import Metrics
 from groundwork.settings import ConsulSettings, EngineSection, Settings, load
 from tests.app.health.support import until
@@ -84,6 +85,7 @@ async def test_the_check_has_the_name_of_its_kind(name: str) -> None:
         check = runtime(name).check(with_engine(name), client)
     assert check is not None
     assert check.name == name
+    assert isinstance(check, Typed)
     assert check.component_type in {"datastore", "component", "system"}
 
 

@@ -8,8 +8,9 @@ import socket
 import pytest
 
 from groundwork.auth import TokenVerifier
-from groundwork.health import CheckFailed, HealthRegistry, State, Status
+from groundwork.health import CheckFailed, Finding, HealthRegistry, State, Status
 from groundwork.metrics import Metrics
+from groundwork.supervision import Pauses, Supervisor
 from groundwork.web.guard import Guard
 from tests.app.auth.issuer import issuer
 from tests.app.health.support import Probe, client, fails, hang, hang_until, registry, until, well
@@ -258,6 +259,58 @@ async def test_checks_give_back_what_they_hold() -> None:
     await settled(health, probe)
     await health.stop()
     assert probe.closed
+
+
+async def test_a_check_is_an_object_with_a_name_and_run() -> None:
+    class Plain:
+        name = "plain"
+
+        async def run(self) -> None:
+            raise CheckFailed("empty")
+
+    health = registry()
+    health.add(Plain())
+    health.start()
+    await until(lambda: "plain" in health.details().checks)
+    result = health.details().checks["plain"]
+    assert (result.component_type, result.output) == ("component", "empty")
+    await health.stop()
+
+
+async def test_r60_a_check_whose_task_is_killed_is_asked_again() -> None:
+    metrics = Metrics()
+    supervisor = Supervisor(registry=metrics.registry, pauses=Pauses(first=0.001))
+    health, probe = HealthRegistry(service="test", metrics=metrics, supervisor=supervisor), Probe()
+    health.add(probe, ttl=3600)
+    await settled(health, probe)
+    (work,) = supervisor.works
+    assert work.task is not None
+    work.task.cancel()
+    await until(lambda: probe.calls == 2)
+    assert metrics.registry.get_sample_value("background_failures_total", {"task": "health"}) == 1
+    await health.stop()
+
+
+@pytest.mark.parametrize(("status", "ready", "shown"), [(Status.PASS, 200, False), (Status.WARN, 200, True), (Status.FAIL, 503, True)])
+async def test_what_the_process_says_about_itself_counts(status: Status, ready: int, shown: bool) -> None:
+    health, told = registry(), asyncio.Event()
+    finding = Finding(Status.PASS)
+    health.observe("configuration", lambda: finding)
+    health.refresh()
+    health.on_change(told.set)
+    finding = Finding(status, "code defaults")
+    health.refresh()
+    assert health.ready().http_status == ready
+    assert told.is_set() == (ready == 503)
+    assert ("configuration" in health.details().checks) == shown
+    assert health.details().status is status
+
+
+async def test_a_part_that_cannot_even_say_how_it_is_does_not_take_health_away() -> None:
+    health = registry()
+    health.observe("configuration", lambda: Finding(Status(str(1 // 0))))
+    assert health.ready().http_status == 200
+    assert health.details().checks["configuration"].output == "ZeroDivisionError"
 
 
 @pytest.mark.parametrize("times", [{"timeout": 0.0}, {"ttl": -1.0}])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import time
 from collections.abc import Generator
 
 import pytest
@@ -64,6 +65,14 @@ def test_r37_a_value_whose_name_says_secret_is_blanked(written: io.StringIO, nam
         f"amqps://user:{CANARY}@rabbitmq/vhost refused",
         f"Authorization: Bearer {CANARY}-{CANARY}",
         f"token {TOKEN} refused",
+        f"\\n{TOKEN}",
+        f"postgresql://app:a/{CANARY}@db:5432/app",
+        f"postgresql://app:a@{CANARY}@db:5432/app",
+        f"postgresql://app:{CANARY}/b@c/d@db",
+        f"redis://:{CANARY}@redis",
+        f'amqp://user:a"{CANARY}@rabbitmq',
+        f"http://a:8000,amqp://user:{CANARY}@b",
+        f"bearer  {CANARY}",
     ],
 )
 def test_r37_a_secret_inside_a_text_is_blanked(written: io.StringIO, text: str) -> None:
@@ -71,6 +80,28 @@ def test_r37_a_secret_inside_a_text_is_blanked(written: io.StringIO, text: str) 
     logging.getLogger("library").error(text)
     assert CANARY not in written.getvalue()
     assert TOKEN not in written.getvalue()
+
+
+@pytest.mark.parametrize("text", ["http://registry:8000/api/v1/services", "postgresql://app@db:5432/app", "mail to a@b.example: done", "a.b.c " * 9])
+def test_what_holds_no_secret_stays(text: str) -> None:
+    assert logs.redact_text(text) == text
+
+
+@pytest.mark.parametrize("piece", ["a", "://", "://a:", "a:@", "eyJ", "eyJaaaaaaaa.", "bearer ", "bearer", "a.", "a-", "eyJhbGciOi.a", " :/@"])
+def test_r58_redaction_costs_time_by_the_length_of_a_text(piece: str) -> None:
+    """A quarter of a million characters take milliseconds; where time grows with their square it is minutes."""
+    text = piece * (250_000 // len(piece))
+    begin = time.perf_counter()
+    logs.redact_text(text)
+    assert time.perf_counter() - begin < 10
+
+
+def test_r58_what_is_nested_without_end_is_cut(written: io.StringIO) -> None:
+    loop: dict[str, object] = {"password": CANARY}
+    loop["again"] = loop
+    structlog.stdlib.get_logger().info("x", loop=loop)
+    assert lines(written)[0]["event"] == "x"
+    assert CANARY not in written.getvalue()
 
 
 def test_r37_a_traceback_is_blanked_too(written: io.StringIO) -> None:

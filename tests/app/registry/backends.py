@@ -43,10 +43,10 @@ def wish(service: str = "user-service", service_id: str = "", *, port: int = 800
     return Registration(service_name=service, service_id=service_id or f"{service}-1", address="10.1.2.3", port=port, check=check)
 
 
-def tenant(service: str) -> Principal:
-    """The caller who owns `service`."""
+def tenant(service: str, *, subject: str = "", issuer: str = "test") -> Principal:
+    """The caller who owns `service`; another one with another subject or issuer."""
     scopes = frozenset({"registry:read", "registry:write"})
-    return Principal(subject=f"system:serviceaccount:demo:{service}", issuer="test", scopes=scopes, service=service)
+    return Principal(subject=subject or f"system:serviceaccount:demo:{service}", issuer=issuer, scopes=scopes, service=service)
 
 
 @dataclass

@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from groundwork.auth import ANONYMOUS
+from groundwork.auth import ANONYMOUS, Principal
 from groundwork.backends.base import ServiceQuery
 from groundwork.backends.registry import RegistryBackend
 from groundwork.discovery.models import Instance, Status
-from groundwork.errors import Conflict, InstanceConflict, InstanceUnknown, NotOwner, PlatformError
+from groundwork.errors import Conflict, InstanceAmbiguous, InstanceConflict, InstanceUnknown, NotOwner, PlatformError, QuotaExceeded
 from groundwork.registry.models import Registration
 from groundwork.registry.service import Registered, ServiceRegistry
 from groundwork.testing.contract import SourceContract, unique
@@ -55,17 +55,42 @@ async def test_r25_of_fifty_equal_registrations_one_creates_and_all_succeed(back
     assert sum(isinstance(one, Registered) and one.created for one in found) == 1
 
 
-async def test_r25_fifty_owners_of_one_id_leave_one_owner(backend: Kind) -> None:
+async def test_r25_ten_subjects_of_one_service_leave_one_owner_of_an_id(backend: Kind) -> None:
     service, registry = unique("owners"), backend.registry
-    owners = [tenant(f"{service}-{n}") for n in range(10)]
 
-    async def one(n: int) -> bool:
+    async def one(subject: str) -> bool:
         try:
-            return (await registry.register(wish(f"{service}-{n}", service), owners[n])).created
+            return (await registry.register(wish(service, service), tenant(service, subject=subject))).created
         except InstanceConflict:
             return False
 
-    assert sum(await asyncio.gather(*(one(n) for n in range(10)))) == 1
+    assert sum(await asyncio.gather(*(one(f"subject-{n}") for n in range(10)))) == 1
+
+
+async def test_r51_two_services_may_have_an_instance_of_one_id_and_neither_touches_the_other_s(backend: Kind) -> None:
+    first, second, registry = unique("first"), unique("second"), backend.registry
+    for service in (first, second):
+        assert (await registry.register(wish(service, "one"), tenant(service))).created
+    await registry.heartbeat("one", Status.CRITICAL, tenant(first))
+    assert [(one.id, one.status) for one in await seen(backend, first)] == [("one", Status.CRITICAL)]
+    assert [(one.id, one.status) for one in await seen(backend, second)] == [("one", Status.PASSING)]
+    await registry.maintenance("one", "disk", tenant(second))
+    await registry.deregister("one", tenant(first))
+    assert await seen(backend, first) == ()
+    assert [one.status for one in await seen(backend, second)] == [Status.MAINTENANCE]
+    await registry.deregister("one", tenant(second))
+
+
+async def test_r51_whoever_may_change_both_must_say_which(backend: Kind) -> None:
+    first, second, shared, registry = unique("first"), unique("second"), unique("shared"), backend.registry
+    for service in (first, second):
+        await registry.register(wish(service, shared), tenant(service))
+    with pytest.raises(InstanceAmbiguous, match="service_name"):
+        await registry.deregister(shared, ANONYMOUS)
+    await registry.deregister(shared, ANONYMOUS, service=first)
+    assert await seen(backend, first) == ()
+    await registry.deregister(shared, ANONYMOUS)  # one is left
+    assert await seen(backend, second) == ()
 
 
 async def test_r26_a_heartbeat_for_an_unknown_id_says_register_again(backend: Kind) -> None:
@@ -163,7 +188,7 @@ async def test_r27_whoever_wins_between_register_and_deregister_record_and_catal
         service = unique("both")
         await registry.register(wish(service, service), ANONYMOUS)
         await asyncio.gather(registry.deregister(service, ANONYMOUS), registry.register(wish(service, service), ANONYMOUS), return_exceptions=True)
-        recorded = await backend.records.get(service)
+        recorded = await backend.records.get(service, service)
         assert (recorded is None) == (await seen(backend, service) == ())
 
 
@@ -182,7 +207,8 @@ class Leading:
 
     def __init__(self, inner: RegistryBackend) -> None:
         self.name, self.get, self.list, self.create = inner.name, inner.get, inner.list, inner.create
-        self.replace, self.remove, self.close = inner.replace, inner.remove, inner.close
+        self.find, self.count, self.page = inner.find, inner.count, inner.page
+        self.replace, self.remove, self.reconcile, self.close = inner.replace, inner.remove, inner.reconcile, inner.close
 
     async def lead(self) -> bool:
         return True
@@ -199,24 +225,65 @@ async def test_r28_two_sweepers_at_once_end_a_lease_once(backend: Kind) -> None:
         await asyncio.gather(*(sweeper.sweep() for sweeper in sweepers))
         clock.now += 61
     assert await seen(backend, service) == ()
-    assert await backend.records.get(service) is None
+    assert await backend.records.get(service, service) is None
 
 
-async def test_r43_a_tenant_cannot_touch_anothers_instance(backend: Kind) -> None:
+@pytest.mark.parametrize("other", ["another service", "another subject", "another issuer", "nobody's service"])
+async def test_r43_nobody_touches_anothers_instance(backend: Kind, other: str) -> None:
     service, registry = unique("owned"), backend.registry
-    owner, other = tenant(service), tenant("somebody-else")
+    owner = tenant(service)
+    caller = {
+        "another service": tenant(unique("other")),
+        "another subject": tenant(service, subject="somebody-else"),
+        "another issuer": tenant(service, issuer="elsewhere"),
+        "nobody's service": Principal(owner.subject, issuer="elsewhere", scopes=owner.scopes),
+    }[other]
     await registry.register(wish(service, service), owner)
-    for attempt in (
-        registry.deregister(service, other),
-        registry.heartbeat(service, Status.CRITICAL, other),
-        registry.maintenance(service, "mine now", other),
-        registry.register(wish(service, f"{service}-2"), other),
-    ):
-        with pytest.raises(NotOwner):
-            await attempt
-    with pytest.raises(InstanceConflict, match="owned by another subject"):
-        await registry.register(wish("somebody-else", service), other)
+    for named in (None, service):
+        for attempt in (
+            registry.deregister(service, caller, service=named),
+            registry.heartbeat(service, Status.CRITICAL, caller, service=named),
+            registry.maintenance(service, "mine now", caller, service=named),
+        ):
+            with pytest.raises((NotOwner, InstanceUnknown)):
+                await attempt
+    with pytest.raises((NotOwner, InstanceConflict)):
+        await registry.register(wish(service, service), caller)
     assert [one.status for one in await seen(backend, service)] == [Status.PASSING]
+
+
+async def test_r43_an_admin_may_change_every_instance(backend: Kind) -> None:
+    service, registry = unique("helped"), backend.registry
+    await registry.register(wish(service, service), tenant(service))
+    await registry.deregister(service, Principal("operator", issuer="test", scopes=frozenset({"registry:admin"})))
+    assert await seen(backend, service) == ()
+
+
+async def test_r52_one_caller_has_so_many_instances_and_no_more(backend: Kind) -> None:
+    service, other = unique("many"), unique("few")
+    registry = ServiceRegistry(backend.records, quota=3)
+    for number in range(3):
+        await registry.register(wish(service, f"id-{number}"), tenant(service))
+    with pytest.raises(QuotaExceeded, match="max_registrations"):
+        await registry.register(wish(service, "id-3"), tenant(service))
+    assert not (await registry.register(wish(service, "id-2"), tenant(service))).created  # what it has it keeps
+    await registry.register(wish(other, "id-0"), tenant(other))
+    await registry.deregister("id-0", tenant(service))
+    assert (await registry.register(wish(service, "id-3"), tenant(service))).created
+
+
+async def test_records_are_read_page_by_page(backend: Kind) -> None:
+    service = unique("pages")
+    for number in range(5):
+        await backend.registry.register(wish(service, f"id-{number}"), ANONYMOUS)
+    found, after = list[str](), f"{service}/"
+    for expected in (2, 2, 1):
+        page = await backend.records.page(after, 2)
+        names = [one.record.name for one in page.stored if one.record.registration.service_name == service]
+        assert len(names) == expected
+        found += names
+        after = page.following or ""
+    assert found == [f"{service}/id-{number}" for number in range(5)]
 
 
 async def test_a_lapsed_lease_does_not_bind_its_owner_to_the_old_body(backend: Kind) -> None:

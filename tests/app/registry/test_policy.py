@@ -38,6 +38,17 @@ def test_without_networks_http_checks_are_off_and_leases_work() -> None:
     closed.admit(Registration(service_name="s", service_id="s-1", address="example.org", port=80), caller=POD, admin=False)
 
 
+@pytest.mark.parametrize("text", ["10.244.1.7", "fd00:10:244::7", "::ffff:10.244.1.7"])
+def test_r39_an_address_is_parsed_once_and_kept_in_its_plain_form(text: str) -> None:
+    wish = http(f"{text}")
+    assert str(wish.ip) == wish.address
+    assert http(text.upper()) == wish
+
+
+def test_a_host_name_is_no_address() -> None:
+    assert Registration(service_name="s", service_id="s-1", address="example.org", port=80).ip is None
+
+
 EVERYTHING = AddressPolicy(["0.0.0.0/0", "::/0"])
 
 
@@ -111,6 +122,12 @@ def test_r39_ports_of_other_protocols(port: int) -> None:
         "",
         " 10.0.0.1",
         "a" * 254,
+        "::ffff:10.244.1.7%]@[::ffff:169.254.169.254",
+        "fd00:10:244::7%\r\nX-Evil: y",
+        "fd00:10:244::7%/x",
+        "fe80::1%eth0",
+        "10.0.0.1\n",
+        "example.org\n",
     ],
 )
 def test_r39_what_is_no_address_is_refused_whatever_the_check(address: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from groundwork.auth import ANONYMOUS
 from groundwork.backends.memory import MemoryRegistry, MemoryStore
 from groundwork.discovery.models import Status
 from groundwork.registry.models import CheckSpec, Registration
+from groundwork.registry.prober import AT_ONCE_PER_SERVICE, url_of
 from groundwork.registry.service import ServiceRegistry
 from tests.app.registry.backends import Clock
 
@@ -49,12 +51,13 @@ class World:
     clock: Clock
 
     async def status(self) -> Status | None:
-        stored = await self.registry.backend.get("s-1")
+        stored = await self.registry.backend.get("s", "s-1")
         return None if stored is None else stored.record.effective_status
 
     async def later(self, seconds: float) -> Status | None:
         self.clock.now += seconds
         await self.registry.sweep()
+        await self.registry.probe()
         return await self.status()
 
 
@@ -111,3 +114,90 @@ async def test_an_instance_that_stays_critical_is_forgotten(world: World, target
     await world.later(10)
     await world.later(1)
     assert await world.later(60) is None
+
+
+@pytest.mark.parametrize(("address", "url"), [("10.1.2.3", "http://10.1.2.3:8080/h"), ("fd00::1", "http://[fd00::1]:8080/h"), ("localhost", None)])
+def test_r39_only_an_ip_address_is_ever_asked(address: str, url: str | None) -> None:
+    found = url_of(Registration(service_name="s", service_id="s-1", address=address, port=8080, health_check="/h", check=CheckSpec(type="http")))
+    assert (None if found is None else str(found)) == url
+
+
+@dataclass
+class Silent:
+    """A server that takes connections and never answers; it knows how many it has and has had at once."""
+
+    port: int = 0
+    now: int = 0
+    most: int = 0
+
+    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await reader.read()  # until the other side gives up
+        self.now -= 1
+        writer.close()
+
+
+@pytest_asyncio.fixture
+async def silent() -> AsyncGenerator[Silent]:
+    one = Silent()
+    server = await asyncio.start_server(one.take, "127.0.0.1", 0)
+    one.port = int(server.sockets[0].getsockname()[1])
+    yield one
+    server.close()
+
+
+async def watch_over(world: World, service: str, service_id: str, port: int) -> None:
+    check = CheckSpec(type="http", interval="10s", deregister_after="60s")
+    wish = Registration(service_name=service, service_id=service_id, address="127.0.0.1", port=port, check=check)
+    await world.registry.register(wish, ANONYMOUS)
+
+
+async def test_r52_a_sweep_asks_nobody(world: World, target: Target) -> None:
+    await world.registry.sweep()
+    assert target.paths == []
+    await world.registry.probe()
+    assert target.paths == ["/health/ready"]
+
+
+async def test_r52_silent_instances_of_one_service_keep_no_other_waiting(world: World, target: Target, silent: Silent) -> None:
+    for number in range(100):
+        await watch_over(world, "a-silent-one", f"id-{number}", silent.port)
+    await watch_over(world, "z-last", "z-1", target.port)
+    await world.registry.sweep()
+    asking = asyncio.create_task(world.registry.probe())
+    async with asyncio.timeout(20):
+        while len(target.paths) < 2 or silent.now < AT_ONCE_PER_SERVICE:  # noqa: ASYNC110 - requests come from outside
+            await asyncio.sleep(0.01)
+    assert not asking.done()
+    assert silent.most == AT_ONCE_PER_SERVICE
+    asking.cancel()
+    await asyncio.wait({asking})
+
+
+async def test_r52_leases_end_while_instances_are_silent(silent: Silent) -> None:
+    registry = ServiceRegistry(MemoryRegistry(MemoryStore()))
+    world = World(registry, Clock())
+    for number in range(20):
+        await watch_over(world, "a-silent-one", f"id-{number}", silent.port)
+    lease = Registration(service_name="s", service_id="s-1", address="10.0.0.1", port=1, check=CheckSpec(ttl="1s"))
+    await registry.register(lease, ANONYMOUS)
+    sweeping = asyncio.create_task(registry.run_sweeper())
+    async with asyncio.timeout(60):
+        while await world.status() is not Status.CRITICAL:  # noqa: ASYNC110 - the sweeper tells nobody
+            await asyncio.sleep(0.05)
+    assert silent.most > 0
+    sweeping.cancel()
+    await asyncio.wait({sweeping})
+
+
+async def test_what_was_asked_of_an_instance_says_nothing_about_its_successor(world: World, target: Target) -> None:
+    target.status = 500
+    await world.later(10)
+    (asked,) = (await world.registry.backend.list()).stored
+    await world.registry.deregister("s-1", ANONYMOUS)
+    await watch_over(world, "s", "s-1", target.port + 1)
+    world.registry._probed = (asked,)  # pyright: ignore[reportPrivateUsage] - the sweep has not seen the successor yet
+    world.clock.now += 10
+    await world.registry.probe()
+    assert await world.status() is Status.PASSING

@@ -11,7 +11,7 @@ from groundwork.auth import ANONYMOUS
 from groundwork.backends.memory import MemoryRegistry, MemoryStore
 from groundwork.discovery.models import Status
 from groundwork.errors import BackendUnavailable, PermissionDenied, PlatformError
-from groundwork.registry.models import CheckSpec, Record, Registration, Stored
+from groundwork.registry.models import CheckSpec, Listing, Record, Registration, Stored
 from groundwork.registry.service import ServiceRegistry
 from tests.app.registry.backends import wish
 
@@ -23,10 +23,19 @@ class Away:
     error: PlatformError
     name: str = "away"
 
-    async def get(self, service_id: str) -> Stored | None:
+    async def get(self, service: str, service_id: str) -> Stored | None:
         raise self.error
 
-    async def list(self) -> tuple[Stored, ...]:
+    async def find(self, service_id: str) -> tuple[Stored, ...]:
+        raise self.error
+
+    async def count(self, service: str) -> int:
+        raise self.error
+
+    async def list(self) -> Listing:
+        raise self.error
+
+    async def page(self, after: str, limit: int) -> Listing:
         raise self.error
 
     async def create(self, record: Record) -> Stored:
@@ -41,6 +50,9 @@ class Away:
     async def lead(self) -> bool:
         raise self.error
 
+    async def reconcile(self) -> int:
+        raise self.error
+
     async def close(self) -> None:
         pass
 
@@ -52,7 +64,7 @@ async def test_r2_r4_a_failure_is_an_error_of_its_own_kind_and_never_false_or_no
         registry.register(wish(), ANONYMOUS),
         registry.heartbeat("x", Status.PASSING, ANONYMOUS),
         registry.deregister("x", ANONYMOUS),
-        registry.instances(),
+        registry.page(),
         registry.sweep(),
     ):
         with pytest.raises(type(error)):

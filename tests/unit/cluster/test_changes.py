@@ -133,7 +133,7 @@ def test_a_cluster_that_noted_no_rotation_takes_any() -> None:
 
 def test_a_smaller_volume_is_refused_with_the_size_that_is_there() -> None:
     (problem,) = found(engine("postgres", storage_gib=3))
-    assert problem.startswith("settings.postgres.storage_gib = 3 in Pulumi.dev.yaml: volume data-postgres-0 is there of 4 GiB")
+    assert problem.startswith("settings.postgres.storage_gib = 3 in Pulumi.dev.yaml: volume data-postgres-0 is there with 4 GiB")
     assert "cannot shrink: pulumi config set --path settings.postgres.storage_gib 4" in problem
     assert "docs/operations.md#storage" in problem
 
@@ -144,7 +144,7 @@ def test_a_larger_volume_is_allowed_where_the_class_can_grow() -> None:
 
 def test_a_larger_volume_is_refused_where_the_class_cannot_grow_with_the_command_that_lets_it() -> None:
     (problem,) = found(engine("postgres", storage_gib=5), on_class("fixed"))
-    assert problem.startswith("settings.postgres.storage_gib = 5 in Pulumi.dev.yaml: volume data-postgres-0 is there of 4 GiB on class 'fixed'")
+    assert problem.startswith("settings.postgres.storage_gib = 5 in Pulumi.dev.yaml: volume data-postgres-0 is there with 4 GiB on class 'fixed'")
     assert """kubectl patch storageclass fixed -p '{"allowVolumeExpansion": true}'""" in problem
     assert "pulumi config set --path settings.postgres.storage_gib 4" in problem
 
@@ -166,7 +166,7 @@ def test_where_no_class_may_be_seen_the_api_server_has_the_last_word_on_growing(
 def test_the_largest_of_an_engine_s_volumes_counts() -> None:
     uneven = replace(THERE, claims={**THERE.claims, "data-consul-1": Claim(9, "standard"), "data-consul-2": Claim(6, "standard")})
     (problem,) = found(engine("consul", storage_gib=8), uneven)
-    assert "volume data-consul-1 is there of 9 GiB" in problem
+    assert "volume data-consul-1 is there with 9 GiB" in problem
     assert "settings.consul.storage_gib 9" in problem
 
 
@@ -192,7 +192,7 @@ def test_volumes_stay_on_their_storage_class(wanted: str, there: str | None, ref
 def test_a_changed_storage_class_is_one_problem_that_names_the_volumes_and_the_class_to_keep() -> None:
     (problem,) = found(replace(WANTED, storage_class="fixed"))
     assert problem.startswith("settings.cluster.storage_class = 'fixed' in Pulumi.dev.yaml: volumes data-postgres-0, data-redis-0, ")
-    assert "of class 'standard'" in problem
+    assert "on class 'standard'" in problem
     assert "pulumi config set --path settings.cluster.storage_class standard" in problem
 
 

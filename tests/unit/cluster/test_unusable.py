@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 
 from stacks.cluster import api, inquiry
 from stacks.cluster.facts import UnusableCluster
 from stacks.cluster.read import read
-from tests.unit.cluster.apiserver import Answers
+from tests.unit.cluster.apiserver import TOKEN, Answers
 from tests.unit.cluster.conftest import NAMESPACE, Reading
 
 KUBE_SYSTEM = "/api/v1/namespaces/kube-system"
+EXEC = "client.authentication.k8s.io/v1"
 OWN = f"/api/v1/namespaces/{NAMESPACE}"
 
 
@@ -70,6 +73,17 @@ def test_credentials_that_have_ended_are_told_from_a_server_that_is_down(facts: 
     answers.status[KUBE_SYSTEM] = 401
     with pytest.raises(UnusableCluster, match=r"does not know you \(401\).*log in again"):
         facts()
+
+
+def test_a_kubeconfig_that_runs_a_program_for_its_token_is_understood(facts: Reading, tmp_path: Path) -> None:
+    """As those of the clouds do."""
+    credential = {"apiVersion": EXEC, "kind": "ExecCredential", "status": {"token": TOKEN}}
+    program = {"apiVersion": EXEC, "command": "echo", "args": [json.dumps(credential)], "interactiveMode": "Never"}
+    kubeconfig = tmp_path / "config"
+    document = yaml.safe_load(kubeconfig.read_text())
+    document["users"][0]["user"] = {"exec": program}
+    kubeconfig.write_text(yaml.safe_dump(document))
+    assert facts().uid
 
 
 @pytest.mark.parametrize("path", [KUBE_SYSTEM, OWN])
