@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from components.lib import labels
 from stacks import platform
-from stacks.cluster.facts import assumed
+from stacks.cluster.facts import NamespaceFacts, assumed
 from stacks.plan import planned
 from stacks.settings import StackSettings
 from stacks.stackfile import read
@@ -365,6 +365,25 @@ def test_a_cluster_is_known_by_its_uid_whatever_its_context_is_called(settings: 
 
     assert provider("a-name", "uid-1")["clusterIdentifier"] == "uid-1"
     assert provider("another-name", "uid-1")["clusterIdentifier"] == "uid-1"
+
+
+def identity(namespace: NamespaceFacts | None) -> tuple[str, str]:
+    """What the provider takes the cluster for, and what the namespace says of it."""
+    graph, _ = planned("dev", read("dev"), replace(assumed(), uid="uid-1", namespace=namespace))
+    (provider,) = graph.of_type("pulumi:providers:kubernetes")
+    return provider["clusterIdentifier"], graph.of_type("kubernetes:core/v1:Namespace")[0]["metadata.annotations"][labels.CLUSTER]
+
+
+def test_a_new_stack_knows_its_cluster_by_the_uid_and_writes_it_down() -> None:
+    assert identity(None) == ("uid-1", "uid-1")
+
+
+def test_a_stack_keeps_the_identity_that_it_has_written_down() -> None:
+    assert identity(NamespaceFacts({}, terminating=False, annotations={labels.CLUSTER: "first"})) == ("first", "first")
+
+
+def test_a_stack_of_version_0_1_keeps_the_identity_that_it_was_made_with() -> None:
+    assert identity(NamespaceFacts({}, terminating=False)) == ("groundwork-dev/dev", "groundwork-dev/dev")
 
 
 def test_what_the_cluster_still_has_is_used_again() -> None:
