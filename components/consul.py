@@ -41,10 +41,16 @@ PORTS = (
     stateful.Port("serf-tcp", SERF_PORT, app_protocol="tcp"),
     stateful.Port("serf-udp", SERF_PORT, Protocol.UDP, app_protocol="udp"),
 )
-# Ready means that this server votes: one that is still catching up would be counted for a quorum that it is not part of. Every answer is
-# the server's own knowledge (`-stale`), so that it needs no leader to ask. Columns: node, id, address, state, voter, ...
+# Ready means that this server votes and knows a leader: one that is still catching up would be counted for a quorum that it is not part of,
+# and one of a cluster without a quorum answers nothing. Asked of the server itself (`-stale`), for there may be no leader to ask.
 VOTES = f"""CONSUL_HTTP_ADDR=https://127.0.0.1:{PORT} CONSUL_CACERT={stateful.CA}/ca.crt CONSUL_HTTP_TOKEN_FILE={SECRETS}/token \
-consul operator raft list-peers -stale | grep -q -E "^$HOSTNAME +[^ ]+ +[^ ]+ +(leader|follower) +true " """.strip()
+consul operator raft list-peers -stale | {{
+while read -r node _ _ state voter _; do
+  [ "$state" = leader ] && led=yes
+  [ "$node $voter" = "$HOSTNAME true" ] && votes=yes
+done
+[ "$led $votes" = "yes yes" ]
+}}"""
 REGISTRY_NODE = "platform-registry"  # the catalog's node under which the registry files all services
 
 _LIBRARY_IMAGE = re.compile(r"(docker\.io/)?(library/)?consul(:|@|$)")
@@ -174,7 +180,7 @@ def secret_config(management: str, agent: str, gossip: str) -> str:
 
 
 def ready(failures: int, period: int) -> core.v1.ProbeArgs:
-    """Ready means that this server votes."""
+    """Ready means that this server votes, and has a leader."""
     return workload.exec_probe(["sh", "-c", VOTES], period=period, timeout=5, failures=failures)
 
 

@@ -1,15 +1,26 @@
-"""The pods of a recorded stack, whatever makes them."""
+"""The shipped stacks as they are recorded, and their pods, whatever makes them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from components.lib import labels
+from stacks.plan import planned
+from stacks.platform import Built
+from stacks.stackfile import read
 from tests.unit.recording import Graph, Registered
 
+SHIPPED = ("dev", "prod", "sandbox")
 WORKLOADS = ("StatefulSet", "Deployment", "Job", "CronJob")
+
+
+@cache
+def shipped(stack: str) -> tuple[Graph, Built]:
+    """A shipped stack's graph, made once for all tests: it is only read."""
+    return planned(stack, read(stack))
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,15 @@ from pydantic import SecretStr
 
 from components.lib import labels
 from stacks import platform
-from stacks.cluster.facts import assumed
+from stacks.cluster.facts import NamespaceFacts, assumed
 from stacks.plan import planned
 from stacks.settings import StackSettings
 from stacks.stackfile import read
 from tests.unit.recording import Graph, Registered
-from tests.unit.rendered import Pod, before, containers, pods
-
-PLAN: dict[str, tuple[Graph, platform.Built]] = {}
+from tests.unit.rendered import SHIPPED, containers, pods, shipped
 
 
-@pytest.fixture(params=["dev", "prod", "sandbox"])
+@pytest.fixture(params=SHIPPED)
 def stack(request: pytest.FixtureRequest) -> str:
     return cast("str", request.param)
 
@@ -34,11 +32,8 @@ def settings(stack: str) -> StackSettings:
 
 
 @pytest.fixture
-def plan(stack: str, settings: StackSettings) -> tuple[Graph, platform.Built]:
-    """The stack's graph, made once for all tests: it is only read."""
-    if stack not in PLAN:
-        PLAN[stack] = planned(stack, settings)
-    return PLAN[stack]
+def plan(stack: str) -> tuple[Graph, platform.Built]:
+    return shipped(stack)
 
 
 @pytest.fixture
@@ -224,102 +219,13 @@ def test_the_named_operators_reach_every_service_and_engine_and_nobody_else_does
     assert reached == {"postgres": {5432}, "redis": {6379}, "rabbitmq": {5671, 15671}, "consul": {8501}} | {n: {p} for n, p in services.items()}
 
 
-def room(pod: Pod) -> int:
-    """How many pods of one template there may be at a time."""
-    match pod.kind:
-        case "Deployment":
-            return 2 * pod.replicas  # each new one may meet an old one that still finishes its requests
-        case "StatefulSet":
-            return pod.replicas
-        case _:
-            return 1
-
-
-def quantity(text: str) -> int:
-    """Millicores, MiB or GiB, as the components write them."""
-    return int(text.rstrip("mMGi"))
-
-
-def asked(pod: Pod, kind: str, resource: str) -> int:
-    """What Kubernetes counts for one pod."""
-    running = sum(quantity(c["resources"][kind][resource]) for c in pod.spec["containers"])
-    starting = max((quantity(c["resources"][kind][resource]) for c in pod.spec.get("initContainers", [])), default=0)
-    return max(running, starting)
-
-
-def test_the_quota_is_exactly_what_all_pods_and_claims_may_ask_for(graph: Graph) -> None:
-    hard = graph.one("ResourceQuota", "platform")["spec.hard"]
-    every = list(pods(graph))
-    assert int(hard["pods"]) == sum(room(pod) for pod in every)
-    for kind in ("requests", "limits"):
-        for resource in ("cpu", "memory", "ephemeral-storage"):
-            together = sum(room(pod) * asked(pod, kind, resource) for pod in every)
-            assert quantity(hard[f"{kind}.{resource}"]) == together, (kind, resource)
-    claims = graph.of_type("PersistentVolumeClaim")
-    assert int(hard["persistentvolumeclaims"]) == len(claims)
-    assert quantity(hard["requests.storage"]) == sum(quantity(c["spec.resources.requests.storage"]) for c in claims)
-    assert hard["services.nodeports"] == "0"
-
-
-def test_the_largest_container_is_within_the_limit_range(graph: Graph) -> None:
-    largest = graph.one("LimitRange", "platform")["spec.limits.0.max"]
-    limits = [container["resources"]["limits"] for pod in pods(graph) for container in containers(pod)]
-    assert quantity(largest["memory"]) == max(quantity(limit["memory"]) for limit in limits)
-    assert quantity(largest["cpu"]) == max(quantity(limit["cpu"]) for limit in limits)
-
-
-def test_there_is_room_and_a_fence_before_any_pod(graph: Graph) -> None:
-    first = {"groundwork:kubernetes:Room", "groundwork:kubernetes:Network", "groundwork:kubernetes:Namespace"}
-    needed = {r.urn for r in graph.kubernetes() if r.parent and component_type(graph, r) in first}
-    assert needed
-    for pod in pods(graph):
-        if pod.kind in {"Deployment", "StatefulSet"}:
-            assert needed <= before(graph, pod.resource), pod
-
-
-def component_type(graph: Graph, resource: Registered) -> str:
-    return next((c.type for c in graph.components() if c.urn == resource.parent), "")
-
-
-def test_the_exact_quota_comes_after_all_pods(graph: Graph) -> None:
-    workloads = {pod.resource.urn for pod in pods(graph)}
-    for kind in ("ResourceQuota", "LimitRange"):
-        assert workloads <= before(graph, graph.one(kind, "platform")), kind
-
-
-def test_old_accounts_are_retired_after_every_service_has_rolled(graph: Graph) -> None:
-    deployed = {r.urn for r in graph.of_type("Deployment")}
-    retiring = [job for job in graph.of_type("Job") if job.name.endswith("-retire")]
-    assert len(retiring) == 4
-    for job in retiring:
-        assert deployed <= before(graph, job), job.name
-
-
-def test_a_service_comes_after_the_accounts_and_credentials_of_all_that_it_uses(graph: Graph, built: platform.Built) -> None:
-    first = {job.name: job.urn for job in graph.of_type("Job")}
-    for name, args in built.services.items():
-        needed = {first[f"{use.kind}-accounts"] for use in args.uses} | {graph.one("Secret", use.credentials.secret).urn for use in args.uses}
-        assert needed <= before(graph, graph.one("Deployment", name)), name
-
-
-def test_a_service_rolls_when_its_credential_or_the_authorities_change(stack: str, settings: StackSettings, graph: Graph) -> None:
-    def contents(graph: Graph) -> dict[str, str]:
-        return {r.name: r["spec.template.metadata.annotations"][labels.CONTENT_HASH] for r in graph.of_type("Deployment")}
-
-    rotated = contents(planned(stack, settings.model_copy(update={"rotation": settings.rotation + 1}))[0])
-    certificates = settings.certificates.model_copy(update={"trusted": (1, 2)})
-    trusting = contents(planned(stack, settings.model_copy(update={"certificates": certificates}))[0])
-    for changed in (rotated, trusting):
-        assert [name for name, content in contents(graph).items() if changed[name] == content] == []
-
-
 def test_a_job_that_failed_is_replaced_by_the_next_up(graph: Graph) -> None:
     assert [j.name for j in graph.of_type("Job") if j["metadata"].get("annotations", {}).get("pulumi.com/replaceUnready") != "true"] == []
 
 
 def test_dev_and_prod_have_the_same_components() -> None:
     def components(stack: str) -> set[tuple[str, str]]:
-        return {(c.type, c.name) for c in planned(stack, read(stack))[0].components()}
+        return {(c.type, c.name) for c in shipped(stack)[0].components()}
 
     image = {("groundwork:app:Image", "runtime-image")}  # production deploys what another stack has built
     assert components("dev") - image == components("prod")
@@ -329,7 +235,7 @@ KEPT = {"Namespace", "PersistentVolumeClaim"}
 
 
 def test_a_destroy_leaves_the_data_of_production_and_what_opens_it() -> None:
-    graph, _ = PLAN.setdefault("prod", planned("prod", read("prod")))
+    graph, _ = shipped("prod")
     data = [r for r in graph.kubernetes() if r.type.rpartition(":")[2] in KEPT]
     opening = [r for r in graph.of_type("kubernetes:core/v1:Secret") if r["metadata.labels"].get(labels.KEEP) == "true"]
     assert len(opening) == 4
@@ -337,12 +243,12 @@ def test_a_destroy_leaves_the_data_of_production_and_what_opens_it() -> None:
 
 
 def test_nothing_else_is_left_behind() -> None:
-    graph, _ = PLAN.setdefault("dev", planned("dev", read("dev")))
+    graph, _ = shipped("dev")
     assert [r.name for r in graph.resources if r.retain or r.protect] == []
 
 
 def test_three_consul_servers_of_production_never_share_a_node() -> None:
-    graph, _ = PLAN.setdefault("prod", planned("prod", read("prod")))
+    graph, _ = shipped("prod")
     consul = graph.one("StatefulSet", "consul")
     assert consul["spec.replicas"] == 3
     spread = {c["topologyKey"]: c["whenUnsatisfiable"] for c in consul["spec.template.spec.topologySpreadConstraints"]}
@@ -350,7 +256,7 @@ def test_three_consul_servers_of_production_never_share_a_node() -> None:
 
 
 def test_the_image_that_is_built_is_deployed_by_digest() -> None:
-    graph, _ = PLAN.setdefault("dev", planned("dev", read("dev")))
+    graph, _ = shipped("dev")
     assert read("dev").images.build
     built = [c["image"] for pod in pods(graph) for c in containers(pod) if c["image"].startswith("registry.example.com/groundwork/runtime")]
     assert built
@@ -365,6 +271,32 @@ def test_a_cluster_is_known_by_its_uid_whatever_its_context_is_called(settings: 
 
     assert provider("a-name", "uid-1")["clusterIdentifier"] == "uid-1"
     assert provider("another-name", "uid-1")["clusterIdentifier"] == "uid-1"
+
+
+def test_cilium_is_told_of_the_api_server_in_its_own_words_and_nobody_else_is() -> None:
+    services = {"registry", "config", *read("dev").services}
+    for plugin, told in (("cilium", services), ("calico", set[str]())):
+        graph, _ = planned("dev", read("dev"), replace(assumed(), network_plugin=plugin))
+        assert {p["spec"]["endpointSelector"]["matchLabels"][labels.NAME] for p in graph.of_type("CiliumNetworkPolicy")} == told
+
+
+def identity(namespace: NamespaceFacts | None) -> tuple[str, str]:
+    """What the provider takes the cluster for, and what the namespace says of it."""
+    graph, _ = planned("dev", read("dev"), replace(assumed(), uid="uid-1", namespace=namespace))
+    (provider,) = graph.of_type("pulumi:providers:kubernetes")
+    return provider["clusterIdentifier"], graph.of_type("kubernetes:core/v1:Namespace")[0]["metadata.annotations"][labels.CLUSTER]
+
+
+def test_a_new_stack_knows_its_cluster_by_the_uid_and_writes_it_down() -> None:
+    assert identity(None) == ("uid-1", "uid-1")
+
+
+def test_a_stack_keeps_the_identity_that_it_has_written_down() -> None:
+    assert identity(NamespaceFacts({}, terminating=False, annotations={labels.CLUSTER: "first"})) == ("first", "first")
+
+
+def test_a_stack_of_version_0_1_keeps_the_identity_that_it_was_made_with() -> None:
+    assert identity(NamespaceFacts({}, terminating=False)) == ("groundwork-dev/dev", "groundwork-dev/dev")
 
 
 def test_what_the_cluster_still_has_is_used_again() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -13,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from components import consul, stateful
+from components import consul
+from components.lib import stateful
 from tests.app.configs.places import moved
 from tests.app.pki import Authority
 from tests.app.processes import free_port
@@ -53,6 +56,7 @@ class ConfiguredConsul(Consul):
             places['"consul-headless.platform.svc.cluster.local"'] = ", ".join(f'"{peer}"' for peer in self.peers)
         (self.folder / "server.json").write_text(moved(consul.server_config("consul", self.servers, "platform", "cluster.local"), places))
         (self.folder / "secrets.json").write_text(consul.secret_config(MANAGEMENT, AGENT, GOSSIP))
+        (self.folder / "token").write_text(MANAGEMENT)
         return [
             str(self.program),
             "agent",
@@ -68,7 +72,7 @@ class ConfiguredConsul(Consul):
         headers = {} if token is None else {"X-Consul-Token": token}
         request = urllib.request.Request(f"{self.address}{path}", method=method, headers=headers, data=body)
         try:
-            with urllib.request.urlopen(request, timeout=5, context=context) as answer:
+            with urllib.request.urlopen(request, timeout=60, context=context) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -76,10 +80,17 @@ class ConfiguredConsul(Consul):
         except OSError:
             return 0, b""
 
-    def is_ready(self) -> bool:
-        """What the readiness probe asks, which has no token."""
-        probe = consul.PROBE_PATH
-        return 200 <= self.ask(probe, token=None)[0] < 400
+    def is_ready(self, name: str | None = None) -> bool:
+        """What the readiness probe asks, by a shell as the kubelet does it, of the node `name`, which is the server itself."""
+        places = {
+            f"127.0.0.1:{consul.PORT}": f"{self.host}:{self.port}",
+            stateful.CA: self.folder / "ca",
+            f"{consul.SECRETS}/token": self.folder / "token",
+            "consul operator": f"{self.program} operator",
+        }
+        environment = {"PATH": os.environ["PATH"], "HOSTNAME": name or self.folder.name}
+        command = ["sh", "-c", moved(consul.VOTES, places)]
+        return subprocess.run(command, env=environment, check=False, timeout=60, capture_output=True).returncode == 0
 
     def keeps(self, key: str) -> bool:
         """Whether the key is there."""
@@ -130,7 +141,7 @@ def test_nothing_is_told_without_a_valid_token(server: ConfiguredConsul, token: 
 
 def test_plaintext_is_refused(server: ConfiguredConsul) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(f"http://{server.host}:{server.port}/v1/status/leader", timeout=5)
+        urllib.request.urlopen(f"http://{server.host}:{server.port}/v1/status/leader", timeout=60)
     refused.value.close()
     assert refused.value.code == 400
 
@@ -144,6 +155,31 @@ def test_only_the_api_and_what_servers_need_is_open(server: ConfiguredConsul) ->
 
 def test_no_secret_reaches_the_log(server: ConfiguredConsul) -> None:
     assert not [secret for secret in (MANAGEMENT, AGENT, GOSSIP) if secret in server.log_text()]
+
+
+def test_a_server_that_votes_is_ready(server: ConfiguredConsul) -> None:
+    assert server.is_ready()
+
+
+@pytest.mark.parametrize("name", ["somebody-else", "groundwork"])
+def test_a_server_that_is_no_member_is_not_ready(server: ConfiguredConsul, name: str) -> None:
+    assert not server.is_ready(name)
+
+
+def test_a_server_is_not_ready_before_the_cluster_has_begun() -> None:
+    lonely = ConfiguredConsul(Authority(), host="127.0.0.2", servers=3, peers=["127.0.0.2:1"])
+    with closing(lonely):
+        lonely.spawn()
+        assert eventually(lambda: lonely.ask("/v1/status/leader", token=None)[0] != 0)
+        assert not lonely.is_ready()
+
+
+def test_a_question_with_a_wrong_token_is_no_vote(server: ConfiguredConsul) -> None:
+    (server.folder / "token").write_text(consul.token("a wrong one"))
+    try:
+        assert not server.is_ready()
+    finally:
+        (server.folder / "token").write_text(MANAGEMENT)
 
 
 def test_one_server_comes_back_with_its_data_at_another_address() -> None:
@@ -169,7 +205,6 @@ def test_three_servers_survive_the_loss_of_one_and_take_it_back_at_another_addre
     with closing(*servers):
         for server in servers:
             server.spawn()
-        assert not servers[0].is_ready()
         assert eventually(lambda: all(server.ready() for server in servers))
         assert all(server.is_ready() for server in servers)
         assert servers[0].ask("/v1/kv/config/kept", method="PUT", body=b"1")[0] == 200

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.accounts import desired
-from app.accounts.desired import ConsulState, read_state
+from app.accounts.desired import ConsulState, PostgresState, RabbitmqState, RedisState, read_state
 from components.lib import accounts
 from components.lib.accounts import RESOURCES
 from components.lib.engine import Found
@@ -127,12 +126,26 @@ def test_the_state_says_its_generation_and_the_certificate_that_is_to_be_shown(e
     assert state["host"] == f"{engine}.groundwork-dev.svc"
 
 
-def test_the_program_reads_exactly_what_the_component_renders(engine: str, tmp_path: Path) -> None:
-    schemas = {"postgres": desired.PostgresState, "redis": desired.RedisState, "rabbitmq": desired.RabbitmqState, "consul": ConsulState}
-    for name, text in samples.graph(MAKERS[engine]()).one("Secret", f"{engine}-accounts")["stringData"].items():
+def read(engine: str, folder: Path) -> PostgresState | RedisState | RabbitmqState | ConsulState:
+    """The mounted files as the program reads them."""
+    match engine:
+        case "postgres":
+            return read_state(folder, PostgresState)
+        case "redis":
+            return read_state(folder, RedisState)
+        case "rabbitmq":
+            return read_state(folder, RabbitmqState)
+        case _:
+            return read_state(folder, ConsulState)
+
+
+@pytest.mark.parametrize("retire", [False, True])
+def test_the_program_reads_exactly_what_the_component_renders(engine: str, retire: bool, tmp_path: Path) -> None:
+    secret = samples.graph(MAKERS[engine]()).one("Secret", f"{engine}-accounts{'-retire' if retire else ''}")
+    for name, text in secret["stringData"].items():
         (tmp_path / name).write_text(text)
-    state = read_state(tmp_path, schemas[engine])
-    assert state.host == f"{engine}.groundwork-dev.svc"
+    state = read(engine, tmp_path)
+    assert (state.host, state.retire) == (f"{engine}.groundwork-dev.svc", retire)
     assert (tmp_path / "admin").read_text()
     names = {client.name for client in (state.tokens if isinstance(state, ConsulState) else state.clients)}
     assert names == ({"agent", "orders", "registry"} if engine == "consul" else {"orders", "billing"})

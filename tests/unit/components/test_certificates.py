@@ -167,7 +167,7 @@ def test_and_then_it_is_trusted_alone() -> None:
 
 
 def test_an_authority_that_nobody_trusts_may_not_sign() -> None:
-    with pytest.raises(ValueError, match=r"certificates\.authority is 2, which certificates\.trusted \(1\) leaves out"):
+    with pytest.raises(ValueError, match=r"certificates\.authority is 2: certificates\.trusted \(1\) leaves it out"):
         CertificatesArgs(AT, (), authority=2)
 
 

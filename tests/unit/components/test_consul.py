@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import uuid
 from base64 import b64decode
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,11 +146,47 @@ def test_servers_talk_to_each_other_where_there_are_more_than_one() -> None:
     assert [e for e in samples.describe(samples.consul()).edges if e.client == server] == []
 
 
-def test_ready_asks_whether_the_server_votes() -> None:
-    for probe in ("readinessProbe", "startupProbe"):
-        assert container()[probe]["exec"]["command"] == ["sh", "-c", consul.VOTES]
-    assert "list-peers -stale" in consul.VOTES  # every server answers for itself, without a leader
-    assert consul.VOTES.endswith('grep -q -E "^$HOSTNAME +[^ ]+ +[^ ]+ +(leader|follower) +true "')
+PEERS = """\
+Node      ID                                    Address         State     Voter  RaftProtocol  Commit Index  Trails Leader By
+consul-0  05ce4991-4e9a-6505-b6ac-758228b28c0e  10.0.0.1:8300  {state}  {voter}  3             5             -
+consul-1  e1e72207-67b7-a762-a126-d2ab1e89a254  10.0.0.2:8300  {other}  true   3             5             0 commits
+"""
+
+
+def is_ready(folder: Path, *, state: str = "follower", voter: str = "true", other: str = "leader", hostname: str = "consul-0", code: int = 0) -> bool:
+    """What the probe says where the server's program says this."""
+    program = folder / "consul"
+    shown = PEERS.format(state=state, voter=voter, other=other) if code == 0 else ""
+    program.write_text(f"#!/bin/sh\n[ \"$*\" = 'operator raft list-peers -stale' ] || exit 2\ncat <<'END'\n{shown}END\nexit {code}\n")
+    program.chmod(0o755)
+    command = container()["readinessProbe"]["exec"]["command"]
+    return subprocess.run(command, env={"PATH": f"{folder}:/usr/bin:/bin", "HOSTNAME": hostname}, check=False, timeout=30).returncode == 0
+
+
+@pytest.mark.parametrize(("state", "other"), [("leader", "follower"), ("follower", "leader")])
+def test_a_server_that_votes_and_has_a_leader_is_ready(tmp_path: Path, state: str, other: str) -> None:
+    assert is_ready(tmp_path, state=state, other=other)
+
+
+def test_a_server_that_does_not_vote_yet_is_not_ready(tmp_path: Path) -> None:
+    assert not is_ready(tmp_path, voter="false")
+
+
+def test_a_server_without_a_leader_is_not_ready(tmp_path: Path) -> None:
+    assert not is_ready(tmp_path, other="follower")
+
+
+@pytest.mark.parametrize("hostname", ["consul", "consul-2", "onsul-0", "consul-0 05ce4991-4e9a-6505-b6ac-758228b28c0e"])
+def test_a_server_that_is_no_member_is_not_ready(tmp_path: Path, hostname: str) -> None:
+    assert not is_ready(tmp_path, hostname=hostname)
+
+
+def test_a_server_that_says_nothing_is_not_ready(tmp_path: Path) -> None:
+    assert not is_ready(tmp_path, code=1)
+
+
+def test_a_server_that_starts_is_asked_the_same() -> None:
+    assert container()["startupProbe"]["exec"] == container()["readinessProbe"]["exec"]
 
 
 def test_the_question_shows_no_token() -> None:

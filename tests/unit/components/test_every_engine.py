@@ -7,7 +7,7 @@ import re
 import pytest
 
 from components.consul import ConsulClient
-from components.lib import labels, stateful
+from components.lib import accounts, labels, stateful
 from components.lib.contracts import Edge, Transport
 from components.lib.engine import Found
 from components.lib.workload import LOG_MIB, Resources
@@ -314,6 +314,7 @@ def test_the_mounts_of_every_container_are_volumes_of_its_pod(engine: str, graph
 
 
 BAD = [
+    ({"rotation": accounts.MAX_ROTATION + 1}, "rotation is 10000: start at 1"),
     ({"rotation": 0}, "rotation is 0: start at 1"),
     ({"storage_gib": 0}, "storage_gib is 0: give the volume 1 to 65536 GiB"),
     ({"storage_gib": stateful.MAX_STORAGE_GIB + 1}, "storage_gib is 65537: give the volume 1 to 65536 GiB"),
@@ -321,7 +322,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "message"), BAD, ids=["rotation", "storage", "huge", "memory"])
+@pytest.mark.parametrize(("changes", "message"), BAD, ids=["many", "rotation", "storage", "huge", "memory"])
 def test_a_bad_value_is_refused_with_the_field_the_value_and_the_fix(engine: str, changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{engine}.{message}"):
         MAKERS[engine](**changes)
@@ -337,7 +338,7 @@ def test_all_that_is_wrong_is_said_at_once(engine: str) -> None:
     [
         ("Orders", "cannot be a name"),
         ("orders.1", "cannot be a name"),
-        ("o" * 64, "cannot be a name"),
+        ("o" * 59, "cannot be a name"),
         ("", "cannot be a name"),
         ("admin", "is taken"),
         ("guest", "is taken"),
@@ -353,6 +354,12 @@ def test_a_client_s_name_that_cannot_be_is_refused(engine: str, name: str, messa
     }
     with pytest.raises(ValueError, match=message):
         MAKERS[engine](bad[engine])
+
+
+def test_the_longest_name_leaves_room_for_its_last_generation(engine: str) -> None:
+    longest = "o" * accounts.MAX_NAME
+    assert not list(accounts.bad_clients(engine, [longest]))
+    assert len(accounts.login(longest, accounts.MAX_ROTATION)) == 63
 
 
 def test_a_client_twice_is_refused(engine: str) -> None:

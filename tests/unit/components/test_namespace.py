@@ -12,7 +12,7 @@ from components.namespace import Namespace, NamespaceArgs
 from components.operator_account import OperatorAccount, OperatorAccountArgs
 from tests.unit.recording import Graph, record
 
-ARGS = NamespaceArgs("groundwork-dev", "dev", "v1.34", rotation=3)
+ARGS = NamespaceArgs("groundwork-dev", "dev", "v1.34", rotation=3, cluster="uid-1")
 
 
 def built(args: NamespaceArgs = ARGS) -> Graph:
@@ -43,7 +43,19 @@ def test_the_fence_stands_in_the_namespace_that_it_fences() -> None:
 
 
 def test_the_namespace_says_which_generation_of_credentials_is_in_use() -> None:
-    assert built().one("Namespace", "groundwork-dev")["metadata.annotations"] == {labels.ROTATION: "3"}
+    assert built().one("Namespace", "groundwork-dev")["metadata.annotations"][labels.ROTATION] == "3"
+
+
+def test_the_namespace_says_what_pulumi_takes_the_cluster_for() -> None:
+    assert built().one("Namespace", "groundwork-dev")["metadata.annotations"][labels.CLUSTER] == "uid-1"
+
+
+@pytest.mark.parametrize(
+    ("stack", "name", "message"), [("My_Stack", "n", "stack is My_Stack"), ("s" * 51, "n", "stack is s"), ("dev", "My_Space", "namespace is My")]
+)
+def test_a_name_that_cannot_be_a_label_is_refused(stack: str, name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"{message}.*may have at most"):
+        NamespaceArgs(name, stack, "v1.34")
 
 
 @pytest.mark.parametrize("keep", [True, False])

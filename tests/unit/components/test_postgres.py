@@ -132,10 +132,16 @@ def test_the_number_of_connections_may_be_set() -> None:
 
 
 def test_fewer_connections_than_the_pools_may_open_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"postgres\.max_connections is 29, but the services' pools may open 30: raise it"):
+    with pytest.raises(ValueError, match=r"postgres\.max_connections is 29: the services' pools may open 30: raise it"):
         connections(10, max_connections=29)
 
 
 def test_nobody_but_the_owner_is_named_in_the_state_of_a_database() -> None:
     clients = samples.accounts(samples.graph(samples.postgres()), "postgres")["clients"]
     assert [(c["name"], c["database"]) for c in clients] == [("billing", "billing"), ("orders", "orders")]
+
+
+@pytest.mark.parametrize("role", ["public", "none"])
+def test_a_role_that_postgresql_reserves_is_refused(role: str) -> None:
+    with pytest.raises(ValueError, match=f"the role {role} belongs to PostgreSQL itself"):
+        samples.postgres(PostgresClient(role, "orders"))

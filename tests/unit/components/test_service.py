@@ -232,10 +232,10 @@ def test_no_replicas_are_refused_with_the_fix() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"command": ()}, "command is empty: name the module to run"),
+        ({"command": ()}, "command: is empty: name the module to run"),
         ({"port": 80}, "port is 80: use 1024 to 65535"),
         ({"port": 99999}, "port is 99999: use 1024 to 65535"),
-        ({"port": 9000}, "port is 9000, where every service offers its metrics"),
+        ({"port": 9000}, "port is 9000: every service offers its metrics there"),
     ],
 )
 def test_what_cannot_run_is_refused_with_the_fix(changes: dict[str, Any], message: str) -> None:
