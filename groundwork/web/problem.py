@@ -65,7 +65,7 @@ class ProblemError(Exception):
 # The most precise type first: a subclass before its base.
 _KNOWN: tuple[tuple[type[errors.PlatformError], int, str, str], ...] = (
     (errors.BackendRefused, 503, "backend-unavailable", "The back end refuses the platform"),
-    (consul.InvalidToken, 503, "backend-unavailable", "The back end refuses the platform"),
+    (errors.UnusableToken, 503, "backend-unavailable", "The back end refuses the platform"),
     (consul.SessionUnknown, 503, "backend-unavailable", "The back end refuses the platform"),
     (consul.TxnConflict, 503, "backend-unavailable", "The back end refuses the platform"),
     (errors.InstanceConflict, 409, "instance-conflict", "Service ID already exists"),
