@@ -185,6 +185,12 @@ def test_what_the_cluster_still_has_opens_the_volume_and_the_generators_stay(eng
     assert made[0] == made[1]
 
 
+def test_what_the_cluster_still_has_is_as_secret_as_what_is_new(engine: str, graph: Graph) -> None:
+    again = samples.graph(MAKERS[engine](found=Found({key: f"kept-{key}-which-is-long-enough" for key in OWN[engine]})))
+    for name in (f"{engine}-secrets", f"{engine}-accounts", f"{engine}-accounts-retire"):
+        assert again.one("Secret", name).secret_paths == graph.one("Secret", name).secret_paths != ()
+
+
 def test_only_what_is_missing_in_the_cluster_is_new() -> None:
     again = samples.graph(samples.consul(found=Found({"management": "kept-management-secret"})))
     data = again.one("Secret", "consul-secrets")["stringData"]
