@@ -24,7 +24,6 @@ SEEN = "groundwork.generation"  # a setting of the administrator's database: the
 LOCK = 0x67726F756E64  # of pg_advisory_lock: a Job and a CronJob may run at the same time
 CONNECT_SECONDS = 10.0
 SESSION_END_MS = 5000
-HAND_OVER_SECONDS = 5
 ADMIN_DATABASE = "postgres"
 SYSTEM_DATABASES = (ADMIN_DATABASE, "template1")
 
@@ -53,10 +52,10 @@ async def connect(state: PostgresState, user: str, password: str, database: str,
         raise NotYet(str(error)) from None
 
 
-async def connect_admin(state: PostgresState, password: str, trust: ssl.SSLContext, database: str = ADMIN_DATABASE) -> Connection[Record]:
+async def connect_admin(state: PostgresState, password: str, trust: ssl.SSLContext) -> Connection[Record]:
     """The administrator's connection. Raises AccountsError where the server refuses it."""
     try:
-        return await connect(state, state.admin, password, database, trust)
+        return await connect(state, state.admin, password, ADMIN_DATABASE, trust)
     except asyncpg.InvalidAuthorizationSpecificationError:
         raise AccountsError(
             f"PostgreSQL refuses {state.admin} with the password of the Secret: its volume was created with another one. "
@@ -174,30 +173,6 @@ async def close_to_public(admin: Connection[Record], database: str) -> None:
     await admin.execute(f"REVOKE ALL ON DATABASE {quoted(database)} FROM PUBLIC")
 
 
-async def hand_over(admin: Connection[Record], state: PostgresState, password: str, trust: ssl.SSLContext) -> None:
-    """Gives to the owners what logins made in their own name, as after `DISCARD ALL`, by which a session is its login again."""
-    query = """
-        SELECT DISTINCT d.datname, r.rolname
-        FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid JOIN pg_roles r ON r.oid = s.refobjid
-        WHERE s.refclassid = 'pg_authid'::regclass AND s.deptype = 'o' AND shobj_description(r.oid, 'pg_authid') = $1
-    """
-    ours = "SELECT rolname FROM pg_roles WHERE shobj_description(oid, 'pg_authid') = $1"
-    owners = {row["rolname"] for row in await admin.fetch(ours, MARK)}
-    for row in await admin.fetch(query, MARK):
-        login = Login.parse(row["rolname"])
-        if not 0 < login.generation <= state.generation or login.client not in owners:
-            continue
-        there = await connect_admin(state, password, trust, row["datname"])
-        try:
-            await there.execute(f"SET lock_timeout = '{HAND_OVER_SECONDS}s'")
-            await there.execute(f"REASSIGN OWNED BY {quoted(row['rolname'])} TO {quoted(login.client)}")
-            log.info("database %s: what %s had made in its own name belongs to %s now", row["datname"], row["rolname"], login.client)
-        except asyncpg.LockNotAvailableError:
-            log.warning("database %s: what %s has made in its own name is in use: left to the next run", row["datname"], row["rolname"])
-        finally:
-            await there.close(timeout=CONNECT_SECONDS)
-
-
 async def take_login(admin: Connection[Record], role: str) -> None:
     """The role may not log in any more, and its sessions end."""
     await admin.execute(f"ALTER ROLE {quoted(role)} NOLOGIN PASSWORD NULL")
@@ -243,7 +218,7 @@ async def verify(state: PostgresState, client: PostgresAccount, trust: ssl.SSLCo
         raise AccountsError(f"{client.login} acts as {acts_as} instead of {client.name} after all was applied: run the Job again")
 
 
-async def agree(admin: Connection[Record], state: PostgresState, password: str, trust: ssl.SSLContext, *, wait_seconds: float) -> tuple[int, int]:
+async def agree(admin: Connection[Record], state: PostgresState, *, wait_seconds: float) -> tuple[int, int]:
     """Makes roles and databases agree with `state`: how many clients changed, and how many logins were retired. Raises Late."""
     await lock(admin, wait_seconds)
     await keep_up(admin, state.generation)
@@ -256,7 +231,6 @@ async def agree(admin: Connection[Record], state: PostgresState, password: str, 
         await close_to_public(admin, client.database)
         login = await ensure_login(admin, client)
         changed += owner or database or login
-    await hand_over(admin, state, password, trust)
     retired = await retire(admin, {client.login for client in state.clients}, state.generation) if state.retire else []
     await unlock(admin)
     return changed, len(retired)
@@ -272,7 +246,7 @@ async def apply(state: PostgresState, password: str, trust: ssl.SSLContext, *, w
 
     listener = Listener(state.host, state.port, postgres=True)
     try:
-        changed, retired = await agree(admin, state, password, trust, wait_seconds=wait_seconds)
+        changed, retired = await agree(admin, state, wait_seconds=wait_seconds)
         await certificates.wait_for(what, state.certificate, [listener], trust, reload=reload, seconds=wait_seconds)
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise AccountsError(f"PostgreSQL refused a step: {error}. The steps before it stand; run the Job again when that is mended") from None

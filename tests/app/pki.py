@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
+from ssl import PEM_cert_to_DER_cert
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -22,6 +24,11 @@ class Leaf:
 
     certificate: str
     key: str
+
+    @property
+    def sha256(self) -> str:
+        """Of the certificate as it goes over the wire, in hexadecimal digits."""
+        return sha256(PEM_cert_to_DER_cert(self.certificate)).hexdigest()
 
     def write(self, folder: Path, mode: int = 0o600) -> None:
         """As `tls.crt` and `tls.key`, like a mounted Secret of type kubernetes.io/tls."""

@@ -33,6 +33,8 @@ from tests.app.pki import Authority
 from tests.app.processes import Server, free_port, listening
 
 CONSUL_DATACENTER = "dc1"
+CONSUL_NAMES = ("localhost", f"server.{CONSUL_DATACENTER}.consul")
+CONSUL_IPS = ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4")
 
 
 def find(program: str, *folders: str) -> Path:
@@ -106,7 +108,10 @@ shared_buffers = 16MB
 
 
 class Redis(Server):
-    """Redis over TLS with an administrator `admin`. `config` and `acl` replace the two files."""
+    """Redis over TLS with an administrator `admin`. `config` and `acl` replace the two files.
+
+    With `managed`, the access list lies on the volume, as the pod's init container makes it there: the administrator and the probe.
+    """
 
     name = "redis"
     user = "redis"
@@ -120,25 +125,34 @@ tls-cert-file {folder}/tls/tls.crt
 tls-key-file {folder}/tls/tls.key
 tls-ca-cert-file {folder}/ca/ca.crt
 tls-auth-clients no
-aclfile {folder}/users.acl
+aclfile {acl}
 dir {folder}/data
 appendonly yes
 save ""
 """
 
-    def __init__(self, authority: Authority, *, config: str | None = None, acl: str | None = None) -> None:
+    def __init__(self, authority: Authority, *, config: str | None = None, acl: str | None = None, managed: bool = False) -> None:
         self.program = find("redis-server")
         super().__init__()
         self.password = secrets.token_urlsafe(24)
         authority.write(self.ca.parent)
         authority.issue("redis").write(self.folder / "tls")
         self.owned(self.folder / "tls")
-        (self.folder / "redis.conf").write_text(config or self.CONFIG.format(host=self.host, port=self.port, folder=self.folder))
-        self.write_acl(acl or "user default off")
+        self.managed = managed
+        self.acl = (self.data if managed else self.folder) / "users.acl"
+        places = {"host": self.host, "port": self.port, "folder": self.folder, "acl": self.acl}
+        (self.folder / "redis.conf").write_text(config or self.CONFIG.format(**places))
+        if not managed:
+            self.write_acl(acl or "user default off")
+
+    def prepare(self) -> None:
+        if self.managed:
+            self.write_acl("user default off\nuser probe on nopass +ping")
+            self.owned(self.data)
 
     def write_acl(self, acl: str) -> None:
         """Replaces the access list, to which the tests' administrator is added. It counts from the next start."""
-        (self.folder / "users.acl").write_text(f"{acl}\nuser {self.username} on >{self.password} ~* &* +@all\n")
+        self.acl.write_text(f"{acl}\nuser {self.username} on >{self.password} ~* &* +@all\n")
 
     def command(self) -> Sequence[str]:
         return [str(self.program), str(self.folder / "redis.conf")]
@@ -206,7 +220,7 @@ log.console.level = info
             "RABBITMQ_LOG_BASE": str(self.data / "log"),
             "RABBITMQ_LOGS": "-",
             "RABBITMQ_PID_FILE": str(self.data / "pid"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} -ssl bypass_pem_cache true",
             "RUNNING_UNDER_SYSTEMD": "true",  # the script becomes the server instead of waiting beside it
         }
 
@@ -247,9 +261,7 @@ class Consul(Server):
         self.gossip_key = b64encode(secrets.token_bytes(32)).decode()
         self.serf_port, self.rpc_port = free_port(host), free_port(host)
         authority.write(self.ca.parent)
-        authority.issue("consul", ("localhost", f"server.{CONSUL_DATACENTER}.consul"), ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4")).write(
-            self.folder / "tls"
-        )
+        authority.issue("consul", CONSUL_NAMES, CONSUL_IPS).write(self.folder / "tls")
         self.owned(self.folder / "tls")
         self._config = config
 
@@ -330,9 +342,9 @@ def postgres(authority: Authority | None = None, *, config: str | None = None, h
 
 
 @contextmanager
-def redis(authority: Authority | None = None, *, config: str | None = None, acl: str | None = None) -> Generator[Redis]:
-    """A running Redis. `acl` is an access list to which the administrator of the tests is added."""
-    server = Redis(authority or Authority(), config=config, acl=acl)
+def redis(authority: Authority | None = None, *, config: str | None = None, acl: str | None = None, managed: bool = False) -> Generator[Redis]:
+    """A running Redis. `acl` is an access list to which the administrator of the tests is added; `managed`: see `Redis`."""
+    server = Redis(authority or Authority(), config=config, acl=acl, managed=managed)
     with _running(server):
         yield server
 

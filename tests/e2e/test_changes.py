@@ -27,7 +27,7 @@ USES = f"{BALLAST}.uses=[postgres]"
 def expected(platform: Platform) -> dict[str, str]:
     """The quota that follows from the stack file as it is now."""
     raw = yaml.safe_load(platform.stack.config_file.read_text())["config"]["groundwork:settings"]
-    settings = stackfile.parse(raw, platform.stack.name, pull_secret_is_encrypted=True)
+    settings = stackfile.parse(raw, platform.stack.name)
     return hard(planned(platform.stack.name, settings, assumed())[1].demand)
 
 

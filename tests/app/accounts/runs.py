@@ -10,26 +10,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.app.pki import Leaf
 from tests.app.processes import Server
 
 REPOSITORY = Path(__file__).parents[3]
-PASSWORDS = {name: f"{name}-password-of-a-test-0123456789" for name in ("orders", "billing", "search")}
+
+
+def password(name: str, generation: int = 1) -> str:
+    """The password of a client in a generation."""
+    return f"password-of-{name}-in-generation-{generation}-0123456789"
+
+
+def login(name: str, generation: int = 1) -> str:
+    """The account of a client in a generation."""
+    return f"{name}.{generation}"
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run of the program left: its exit code and everything it wrote."""
+    """What a run of the program left: its exit code, its log and everything it wrote."""
 
     code: int
+    log: str
     output: str
 
     @property
     def last(self) -> str:
-        """The message of the last line."""
-        return json.loads(self.output.strip().splitlines()[-1])["event"]
+        """The message of the log's last line."""
+        return json.loads(self.log.strip().splitlines()[-1])["event"]
 
 
-def accounts(engine: str, server: Server, root: Path, state: Mapping[str, object], *, admin: str | None = None, wait_seconds: float = 30) -> Run:
+def accounts(engine: str, server: Server, root: Path, state: Mapping[str, object], *, admin: str | None = None, wait_seconds: float = 60) -> Run:
     """Runs `python -m app.accounts ENGINE` against `server`, with `state` as accounts.json."""
     folder = root / "accounts"
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,7 +51,7 @@ def accounts(engine: str, server: Server, root: Path, state: Mapping[str, object
     return program(engine, root, wait_seconds=wait_seconds)
 
 
-def program(engine: str, root: Path, *, wait_seconds: float = 30) -> Run:
+def program(engine: str, root: Path, *, wait_seconds: float = 60) -> Run:
     """Runs it on the files that are there."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "app.accounts", engine],
@@ -48,7 +59,13 @@ def program(engine: str, root: Path, *, wait_seconds: float = 30) -> Run:
         env={"PATH": os.environ["PATH"], "ACCOUNTS_ROOT": str(root), "ACCOUNTS_WAIT_SECONDS": str(wait_seconds)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
-    return Run(done.returncode, done.stdout + done.stderr)
+    return Run(done.returncode, done.stdout, done.stdout + done.stderr)
+
+
+def mount(server: Server, leaf: Leaf) -> None:
+    """Puts another certificate where the server reads its own, as the kubelet does when the Secret has changed."""
+    leaf.write(server.folder / "tls")
+    server.owned(server.folder / "tls")

@@ -3,83 +3,65 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager
+from collections.abc import Generator
 from pathlib import Path
 
 import asyncpg
 import pytest
-from asyncpg import Connection, Record
 
 from app.accounts import scram
-from tests.app import servers
-from tests.app.accounts.runs import PASSWORDS, Run, accounts
-from tests.app.servers import Postgres
+from tests.app.accounts.kinds import PostgresKind
+from tests.app.accounts.runs import accounts, password
+from tests.app.pki import Authority
 
 
 @pytest.fixture(scope="module")
-def server() -> Generator[Postgres]:
-    with servers.postgres() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-async def _empty(server: Postgres) -> None:
-    """No test sees the roles and databases of another one."""
-    if not server.running:
-        server.start()
-    async with connection(server, server.username, server.password) as admin:
-        for row in await admin.fetch("SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres'"):
-            await admin.execute(f'DROP DATABASE "{row["datname"]}" WITH (FORCE)')
-        for row in await admin.fetch("SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' AND rolname <> 'postgres'"):
-            await admin.execute(f'DROP ROLE "{row["rolname"]}"')
-
-
-@asynccontextmanager
-async def connection(server: Postgres, user: str, password: str, database: str = "postgres") -> AsyncGenerator[Connection[Record]]:
-    trust = ssl.create_default_context(cafile=str(server.ca))
-    opened: Connection[Record] = await asyncpg.connect(
-        host=server.host, port=server.port, user=user, password=password, database=database, ssl=trust, timeout=10
-    )
+def running() -> Generator[PostgresKind]:
+    kind = PostgresKind()
     try:
-        yield opened
+        kind.server.start()
+        yield kind
     finally:
-        await opened.close()
+        kind.server.close()
 
 
-def state(server: Postgres, *names: str, **passwords: str) -> dict[str, object]:
-    clients = [{"name": name, "password": passwords.get(name, PASSWORDS[name]), "database": name} for name in names]
-    return {"host": server.host, "port": server.port, "admin": server.username, "clients": clients}
+@pytest.fixture
+async def postgres(running: PostgresKind) -> PostgresKind:
+    """No test sees the roles and databases of another one."""
+    if not running.server.running:
+        running.server.start()
+    await running.clear()
+    return running
 
 
-async def may_log_in(server: Postgres, user: str, password: str, database: str) -> bool:
+async def may_log_in(postgres: PostgresKind, user: str, secret: str, database: str) -> bool:
     try:
-        async with connection(server, user, password, database):
+        async with postgres.connection(user, secret, database):
             return True
     except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InsufficientPrivilegeError):
         return False
 
 
-async def apply(server: Postgres, root: Path, *names: str, **passwords: str) -> Run:
-    """Applied, and with success."""
-    run = await asyncio.to_thread(accounts, "postgres", server, root, state(server, *names, **passwords))
-    assert run.code == 0, run.output
-    return run
+async def test_each_client_logs_in_to_its_own_database_and_to_no_other(postgres: PostgresKind, tmp_path: Path) -> None:
+    await postgres.apply(tmp_path, ["orders", "billing"])
+    assert await may_log_in(postgres, "orders.1", password("orders"), "orders")
+    assert not await may_log_in(postgres, "orders.1", password("orders"), "billing")
+    assert not await may_log_in(postgres, "orders.1", password("orders"), "postgres")
+    assert not await may_log_in(postgres, "orders.1", password("orders"), "template1")
+    assert not await may_log_in(postgres, "orders.1", password("billing"), "orders")
 
 
-async def test_each_client_logs_in_to_its_own_database_and_to_no_other(server: Postgres, tmp_path: Path) -> None:
-    await apply(server, tmp_path, "orders", "billing")
-    assert await may_log_in(server, "orders", PASSWORDS["orders"], "orders")
-    assert not await may_log_in(server, "orders", PASSWORDS["orders"], "billing")
-    assert not await may_log_in(server, "orders", PASSWORDS["orders"], "postgres")
-    assert not await may_log_in(server, "orders", PASSWORDS["orders"], "template1")
-    assert not await may_log_in(server, "orders", PASSWORDS["billing"], "orders")
+async def test_a_client_s_database_has_an_owner_that_cannot_log_in(postgres: PostgresKind, tmp_path: Path) -> None:
+    await postgres.apply(tmp_path, ["orders"])
+    async with postgres.admin() as admin:
+        assert await admin.fetchval("SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE datname = 'orders'") == "orders"
+        assert await admin.fetchval("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'orders'") is False
+    assert not await may_log_in(postgres, "orders", password("orders"), "orders")
 
 
-async def test_a_client_owns_its_database_and_makes_tables_in_it(server: Postgres, tmp_path: Path) -> None:
-    await apply(server, tmp_path, "orders")
-    async with connection(server, "orders", PASSWORDS["orders"], "orders") as orders:
+async def test_a_client_makes_tables_in_its_database_and_no_roles_or_databases(postgres: PostgresKind, tmp_path: Path) -> None:
+    await postgres.apply(tmp_path, ["orders"])
+    async with postgres.connection("orders.1", password("orders"), "orders") as orders:
         await orders.execute("CREATE TABLE placed (id int)")
         await orders.execute("CREATE SCHEMA archive")
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -88,120 +70,200 @@ async def test_a_client_owns_its_database_and_makes_tables_in_it(server: Postgre
             await orders.execute("CREATE DATABASE another")
 
 
-async def test_a_second_run_changes_nothing(server: Postgres, tmp_path: Path) -> None:
-    first = await apply(server, tmp_path, "orders")
-    async with connection(server, server.username, server.password) as admin:
-        before = await admin.fetchval("SELECT rolpassword FROM pg_authid WHERE rolname = 'orders'")
-        second = await apply(server, tmp_path, "orders")
-        after = await admin.fetchval("SELECT rolpassword FROM pg_authid WHERE rolname = 'orders'")
-    assert "1 of them changed" in first.last
-    assert "0 of them changed" in second.last
-    assert before == after
+async def test_what_one_generation_makes_the_other_reads_and_alters_both_ways(postgres: PostgresKind, tmp_path: Path) -> None:
+    await postgres.apply(tmp_path, ["user-service"])
+    await postgres.apply(tmp_path, ["user-service"], 2)
+    for maker, other in ((1, 2), (2, 1)):
+        async with (
+            postgres.connection(f"user-service.{maker}", password("user-service", maker), "user-service") as made,
+            postgres.connection(f"user-service.{other}", password("user-service", other), "user-service") as taken,
+        ):
+            await made.execute(f"CREATE TABLE of_{maker} AS SELECT 7 AS id")
+            assert await taken.fetchval(f"SELECT id FROM of_{maker}") == 7
+            await taken.execute(f"ALTER TABLE of_{maker} ADD COLUMN note text")
+            await taken.execute(f"DROP TABLE of_{maker}")
 
 
-async def test_a_rotation_refuses_the_old_password_and_keeps_the_data(server: Postgres, tmp_path: Path) -> None:
-    await apply(server, tmp_path, "orders")
-    async with connection(server, "orders", PASSWORDS["orders"], "orders") as orders:
-        await orders.execute("CREATE TABLE placed AS SELECT 7 AS id")
-    rotated = "a-new-password-after-the-rotation"
-    await apply(server, tmp_path, "orders", orders=rotated)
-    assert not await may_log_in(server, "orders", PASSWORDS["orders"], "orders")
-    async with connection(server, "orders", rotated, "orders") as orders:
-        assert await orders.fetchval("SELECT id FROM placed") == 7
+async def test_what_was_made_before_there_were_generations_belongs_to_the_first_one(postgres: PostgresKind, tmp_path: Path) -> None:
+    await postgres.make_old("orders")
+    async with postgres.connection("orders", password("orders", 0), "orders") as old:
+        await old.execute("CREATE TABLE placed AS SELECT 7 AS id")
+        await postgres.apply(tmp_path, ["orders"])
+        async with postgres.connection("orders.1", password("orders"), "orders") as orders:
+            assert await orders.fetchval("SELECT id FROM placed") == 7
+            await orders.execute("ALTER TABLE placed ADD COLUMN note text")
+            await orders.execute("CREATE TABLE newer AS SELECT 8 AS id")
+        assert await old.fetchval("SELECT id FROM newer") == 8
 
 
-async def test_a_client_that_is_removed_loses_its_login_at_once_but_no_data(server: Postgres, tmp_path: Path) -> None:
-    await apply(server, tmp_path, "orders", "billing")
-    async with connection(server, "billing", PASSWORDS["billing"], "billing") as billing:
+@pytest.mark.parametrize("reset", ["RESET ALL", "RESET ROLE", "DISCARD ALL", "SET SESSION AUTHORIZATION DEFAULT; RESET ALL"])
+async def test_a_session_that_a_pool_has_reset_acts_as_the_owner_still(postgres: PostgresKind, tmp_path: Path, reset: str) -> None:
+    await postgres.apply(tmp_path, ["orders"])
+    async with postgres.connection("orders.1", password("orders"), "orders") as orders:
+        await orders.execute(reset)
+        assert await orders.fetchval("SELECT current_user::text") == "orders"
+
+
+async def test_a_login_that_made_something_in_its_own_name_stays_for_it_without_a_login(postgres: PostgresKind, tmp_path: Path) -> None:
+    await postgres.apply(tmp_path, ["orders"])
+    async with postgres.connection("orders.1", password("orders"), "orders") as orders:
+        await orders.execute("SET ROLE NONE; CREATE TABLE mine (id int)")
+    run = await postgres.apply(tmp_path, ["orders"], 2, retire=True)
+    assert "role orders.1: kept without a login" in run.output
+    assert not await postgres.lets_in("orders", 1)
+    await postgres.apply(tmp_path, ["orders"], 2, retire=True)
+
+
+async def test_a_retired_login_is_gone_and_one_on_which_something_hangs_stays_without_a_login(postgres: PostgresKind, tmp_path: Path) -> None:
+    await postgres.apply(tmp_path, ["orders", "billing"])
+    async with postgres.admin("orders") as admin:
+        await admin.execute('CREATE TABLE placed (id int); GRANT SELECT ON placed TO "orders.1"')
+    run = await postgres.apply(tmp_path, ["orders", "billing"], 2, retire=True)
+    assert set(await postgres.accounts()) == {"orders", "billing", "orders.1", "orders.2", "billing.2"}
+    assert "kept without a login, because something hangs on it" in run.output
+    async with postgres.admin() as admin:
+        row = await admin.fetchrow("SELECT rolcanlogin, rolpassword FROM pg_authid WHERE rolname = 'orders.1'")
+        assert row is not None
+        assert tuple(row) == (False, None)
+
+
+async def test_a_client_that_is_removed_loses_no_data(postgres: PostgresKind, tmp_path: Path) -> None:
+    await postgres.apply(tmp_path, ["orders", "billing"])
+    async with postgres.connection("billing.1", password("billing"), "billing") as billing:
         await billing.execute("CREATE TABLE paid AS SELECT 9 AS id")
-        run = await apply(server, tmp_path, "orders")
-        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
-            await billing.fetchval("SELECT 1")
-    assert not await may_log_in(server, "billing", PASSWORDS["billing"], "billing")
-    assert "kept with all data: billing" in run.output
-    await apply(server, tmp_path, "orders", "billing")
-    async with connection(server, "billing", PASSWORDS["billing"], "billing") as billing:
+    await postgres.apply(tmp_path, ["orders"], retire=True)
+    await postgres.apply(tmp_path, ["orders", "billing"])
+    async with postgres.connection("billing.1", password("billing"), "billing") as billing:
         assert await billing.fetchval("SELECT id FROM paid") == 9
 
 
-async def test_a_role_that_somebody_else_made_is_left_alone(server: Postgres, tmp_path: Path) -> None:
-    async with connection(server, server.username, server.password) as admin:
+async def test_the_owner_of_a_removed_client_s_data_is_named(postgres: PostgresKind, tmp_path: Path) -> None:
+    await postgres.make_old("billing")
+    run = await postgres.apply(tmp_path, ["orders"], retire=True)
+    assert "role billing: may not log in any more; kept with all data: billing" in run.output
+    assert not await postgres.lets_in("billing", 0)
+
+
+async def test_nobody_becomes_the_owner_of_another_client_s_data(postgres: PostgresKind, tmp_path: Path) -> None:
+    await postgres.apply(tmp_path, ["orders", "billing"])
+    async with postgres.connection("orders.1", password("orders"), "orders") as orders:
+        for role in ("billing", "billing.1", "postgres"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await orders.execute(f'SET ROLE "{role}"')
+
+
+@pytest.mark.parametrize(("member", "group"), [("orders.1", "billing"), ("orders", "billing.1"), ("orders", "pg_read_all_data")])
+async def test_a_membership_beyond_its_own_owner_is_taken_away(postgres: PostgresKind, tmp_path: Path, member: str, group: str) -> None:
+    await postgres.apply(tmp_path, ["orders", "billing"])
+    async with postgres.admin() as admin:
+        await admin.execute(f'GRANT "{group}" TO "{member}"')
+    run = await postgres.apply(tmp_path, ["orders", "billing"])
+    assert f"role {member}: was a member of {group}, which was taken away" in run.output
+    async with postgres.connection("orders.1", password("orders"), "orders") as orders:
+        assert await orders.fetchval("SELECT pg_has_role('orders.1', $1::text::name, 'MEMBER')", group) is False
+
+
+@pytest.mark.parametrize("damage", ['REVOKE orders FROM "orders.1"', 'ALTER ROLE "orders.1" RESET role', 'ALTER ROLE "orders.1" NOINHERIT'])
+async def test_a_login_that_acts_for_its_owner_no_longer_is_mended(postgres: PostgresKind, tmp_path: Path, damage: str) -> None:
+    await postgres.apply(tmp_path, ["orders"])
+    before = await postgres.accounts()
+    async with postgres.admin() as admin:
+        await admin.execute(damage)
+    run = await postgres.apply(tmp_path, ["orders"])
+    assert "1 of them changed" in run.last
+    assert await postgres.accounts() == before
+    async with postgres.connection("orders.1", password("orders"), "orders") as orders:
+        await orders.execute("CREATE TABLE placed (id int)")
+
+
+async def test_a_role_that_somebody_else_made_is_left_alone(postgres: PostgresKind, tmp_path: Path) -> None:
+    async with postgres.admin() as admin:
         await admin.execute("CREATE ROLE analyst LOGIN PASSWORD 'made-by-hand'")
-    await apply(server, tmp_path, "orders")
-    async with connection(server, server.username, server.password) as admin:
-        assert await admin.fetchval("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'analyst'") is True
+        await admin.execute("CREATE ROLE \"analyst.1\" LOGIN PASSWORD 'made-by-hand'")
+    await postgres.apply(tmp_path, ["orders"], 2, retire=True)
+    async with postgres.admin() as admin:
+        assert await admin.fetchval("SELECT count(*) FROM pg_roles WHERE rolname ~ '^analyst' AND rolcanlogin") == 2
 
 
-async def test_rights_beyond_its_database_are_taken_from_a_client(server: Postgres, tmp_path: Path) -> None:
-    async with connection(server, server.username, server.password) as admin:
-        await admin.execute("CREATE ROLE orders SUPERUSER CREATEDB LOGIN")
-    await apply(server, tmp_path, "orders")
-    async with connection(server, server.username, server.password) as admin:
-        assert await admin.fetchval("SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = 'orders'") is False
+@pytest.mark.parametrize("role", ["orders", "orders.1"])
+async def test_rights_beyond_its_database_are_taken_from_a_client(postgres: PostgresKind, tmp_path: Path, role: str) -> None:
+    async with postgres.admin() as admin:
+        await admin.execute(f'CREATE ROLE "{role}" SUPERUSER CREATEDB LOGIN')
+    await postgres.apply(tmp_path, ["orders"])
+    async with postgres.admin() as admin:
+        assert await admin.fetchval("SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = $1", role) is False
 
 
-async def test_a_lost_volume_gets_its_accounts_back(server: Postgres, tmp_path: Path) -> None:
-    await apply(server, tmp_path, "orders")
-    server.kill()
-    server.wipe()
-    server.start()
-    await apply(server, tmp_path, "orders")
-    assert await may_log_in(server, "orders", PASSWORDS["orders"], "orders")
-
-
-async def test_a_job_and_a_cron_job_may_run_at_the_same_time(server: Postgres, tmp_path: Path) -> None:
-    both = [apply(server, tmp_path / name, "orders", "billing", "search") for name in ("job", "cron")]
+async def test_a_job_and_a_cron_job_may_run_at_the_same_time(postgres: PostgresKind, tmp_path: Path) -> None:
+    both = [postgres.apply(tmp_path / name, ["orders", "billing", "search"]) for name in ("job", "cron")]
     await asyncio.gather(*both)
-    assert await may_log_in(server, "search", PASSWORDS["search"], "search")
+    assert await postgres.lets_in("search")
 
 
-async def test_no_password_reaches_the_program_s_output_or_the_server_s_log(server: Postgres, tmp_path: Path) -> None:
-    async with connection(server, server.username, server.password) as admin:
+async def test_the_work_of_another_run_is_waited_for_and_not_for_ever(postgres: PostgresKind, tmp_path: Path) -> None:
+    async with postgres.admin() as admin:
+        await admin.execute("SELECT pg_advisory_lock(x'67726F756E64'::bigint)")
+        run = await postgres.run(tmp_path, postgres.state(["orders"]), wait_seconds=2)
+    assert run.code == 1
+    assert "another run of the accounts Job or CronJob was at work for 2 s" in run.last
+
+
+async def test_no_password_reaches_the_program_s_output_or_the_server_s_log(postgres: PostgresKind, tmp_path: Path) -> None:
+    async with postgres.admin() as admin:
         await admin.execute("ALTER SYSTEM SET log_statement = 'all'")
         await admin.execute("SELECT pg_reload_conf()")
-        run = await apply(server, tmp_path, "orders")
+        run = await postgres.apply(tmp_path, ["orders"], certificate=None)
         await admin.execute("ALTER SYSTEM RESET log_statement")
         await admin.execute("SELECT pg_reload_conf()")
-    assert "CREATE ROLE" in server.log_text()
-    for secret in (PASSWORDS["orders"], server.password):
-        assert secret not in server.log_text()
+    assert "CREATE ROLE" in postgres.server.log_text()
+    for secret in (password("orders"), postgres.server.password):
+        assert secret not in postgres.server.log_text()
         assert secret not in run.output
 
 
-async def test_a_wrong_admin_password_is_said_with_the_fix(server: Postgres, tmp_path: Path) -> None:
-    run = await asyncio.to_thread(accounts, "postgres", server, tmp_path, state(server, "orders"), admin="not-the-password-of-postgres")
+async def test_asking_for_the_certificate_leaves_no_complaint_in_the_server_s_log(postgres: PostgresKind, tmp_path: Path) -> None:
+    shown = postgres.issue()
+    postgres.mount(shown)
+    await postgres.apply(tmp_path, ["orders"], certificate=shown.sha256)
+    before = len(postgres.server.log_text())
+    await postgres.apply(tmp_path, ["orders"], certificate=shown.sha256)
+    assert postgres.server.log_text()[before:] == ""
+
+
+async def test_a_wrong_admin_password_is_said_with_the_fix(postgres: PostgresKind, tmp_path: Path) -> None:
+    run = await asyncio.to_thread(accounts, "postgres", postgres.server, tmp_path, postgres.state(["orders"]), admin="not-the-password-of-postgres")
     assert run.code == 1
     assert "created with another one" in run.last
     assert "not-the-password" not in run.output
 
 
-async def test_it_waits_for_a_server_that_starts_later(server: Postgres, tmp_path: Path) -> None:
-    server.stop()
-    waiting = asyncio.create_task(apply(server, tmp_path, "orders"))
+async def test_it_waits_for_a_server_that_starts_later(postgres: PostgresKind, tmp_path: Path) -> None:
+    postgres.server.stop()
+    waiting = asyncio.create_task(postgres.apply(tmp_path, ["orders"]))
     await asyncio.sleep(2)
-    server.start()
+    postgres.server.start()
     run = await waiting
     assert "waiting for PostgreSQL" in run.output
-    assert await may_log_in(server, "orders", PASSWORDS["orders"], "orders")
+    assert await postgres.lets_in("orders")
 
 
-async def test_a_server_that_never_comes_is_given_up_with_a_reason(server: Postgres, tmp_path: Path) -> None:
-    server.stop()
-    run = await asyncio.to_thread(accounts, "postgres", server, tmp_path, state(server), wait_seconds=2)
+async def test_a_server_that_never_comes_is_given_up_with_a_reason(postgres: PostgresKind, tmp_path: Path) -> None:
+    postgres.server.stop()
+    run = await postgres.run(tmp_path, postgres.state([]), wait_seconds=2)
     assert run.code == 1
     assert "did not answer within 2 s" in run.last
 
 
-async def test_a_certificate_of_another_authority_is_not_waited_for(server: Postgres, tmp_path: Path) -> None:
-    stranger = servers.Authority("stranger").certificate
-    genuine = server.ca.read_text()
-    server.ca.write_text(stranger)
+async def test_a_certificate_of_another_authority_is_not_waited_for(postgres: PostgresKind, tmp_path: Path) -> None:
+    genuine = postgres.server.ca.read_text()
+    postgres.server.ca.write_text(Authority("stranger").certificate)
     try:
-        run = await asyncio.to_thread(accounts, "postgres", server, tmp_path, state(server), wait_seconds=20)
+        run = await postgres.run(tmp_path, postgres.state([]))
     finally:
-        server.ca.write_text(genuine)
+        postgres.server.ca.write_text(genuine)
     assert run.code == 1
     assert "certificate that does not verify" in run.last
+    assert "waiting" not in run.output
 
 
 def test_a_verifier_is_what_postgresql_itself_computes() -> None:

@@ -53,9 +53,6 @@ class Away:
     async def lead(self) -> bool:
         raise self.error
 
-    async def reconcile(self) -> int:
-        raise self.error
-
     async def close(self) -> None:
         pass
 
