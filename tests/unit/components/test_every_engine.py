@@ -298,6 +298,12 @@ def test_what_it_needs_counts_the_servers_two_jobs_and_a_run_of_the_cron_job(eng
     assert (demand.pods, demand.claims, demand.storage_gib) == (4, 1, 5)
 
 
+def test_a_container_that_runs_before_the_server_is_described_where_there_is_one(engine: str, graph: Graph) -> None:
+    (server, *_) = samples.describe(MAKERS[engine]()).demand.shapes
+    assert len(server.init_containers) == len(samples.pod(graph).get("initContainers", []))
+    assert len(server.containers) == len(samples.pod(graph)["containers"])
+
+
 def test_what_three_servers_need_is_counted_three_times() -> None:
     one, three = samples.describe(samples.consul()).demand, samples.describe(samples.consul(servers=3)).demand
     assert (three.pods, three.claims, three.storage_gib) == (6, 3, 3)
