@@ -207,6 +207,7 @@ def test_each_pod_has_a_claim_under_the_name_that_its_stateful_set_looks_for(eng
     (claim,) = graph.of_type("PersistentVolumeClaim")
     (template,) = samples.server(graph)["spec.volumeClaimTemplates"]
     assert claim.object_name == f"{template['metadata']['name']}-{engine}-0"
+    assert claim.name == claim.object_name  # another name in Pulumi's state would be another volume
     assert samples.server(graph).name == engine
     assert claim.urn in samples.server(graph).dependencies
 
