@@ -14,7 +14,7 @@ from sandbox.cluster import Kubectl, Pod
 from sandbox.engine import Engine
 from sandbox.environment import STACK
 from sandbox.errors import SandboxError
-from sandbox.images import Images
+from sandbox.images import ALL, Images
 from sandbox.node import Node
 from sandbox.paths import HOLDER, REPO, Paths
 from sandbox.preflight import Work
@@ -23,7 +23,8 @@ from sandbox.stackfile import SandboxFacts
 from sandbox.toolchain import Toolchain, key
 
 NODE_IMAGES = ("pause", "debian")
-PLATFORM_IMAGES = ("postgres", "redis", "rabbitmq", "consul", "runtime")  # the names are those of the stack file's `images`
+# The engines' and the platform's own: the names are those of the stack file's `images`.
+PLATFORM_IMAGES = (*(image.name for image in ALL if image.contract is not None), "runtime")
 PODS_SECONDS = 180
 PODS_FIX = "see the pod: `kubectl describe pod` and `kubectl logs` in the shell that `python -m sandbox env` makes"
 

@@ -28,8 +28,8 @@ RESERVED = accounts.RESERVED | ENGINES.keys() | {OPERATOR, DEFAULT_DENY, *PLATFO
 # The widest block of public addresses that one organisation has been given: /8 of IPv4 (such as 17.0.0.0/8), /19 of IPv6. A wider one is
 # everybody, or half of everybody.
 WIDEST = {4: 8, 6: 19}
-# Addresses that the Internet does not carry: RFC 1918, 6598 and 4193.
-PRIVATE = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")))
+# Blocks as wide as that which the Internet does not carry: RFC 1918 and 4193.
+PRIVATE = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "fc00::/7")))
 _ONE_MACHINE = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?/")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -142,8 +142,8 @@ def sentence(problem: Problem, hidden: Iterable[Place], file: str) -> str:
 
 
 def is_hidden(at: Place, hidden: Iterable[Place]) -> bool:
-    """Whether the value at a place is secret, or holds one, or is part of one."""
-    return any(at[: len(secret)] == secret or secret[: len(at)] == at for secret in hidden)
+    """Whether the value at a place is secret or part of one. A section that holds one is never shown anyway."""
+    return any(at[: len(secret)] == secret for secret in hidden)
 
 
 def equals(value: object) -> str:

@@ -120,7 +120,7 @@ class ConsulState(_State):
     tokens: tuple[ConsulAccount, ...]
 
 
-State = TypeVar("State", PostgresState, RedisState, RabbitmqState, ConsulState)
+State = TypeVar("State", bound=_State)
 
 
 def check_logins(generation: int, clients: Sequence[_Login]) -> None:

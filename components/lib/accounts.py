@@ -34,8 +34,7 @@ UID = 10001  # of the runtime image, as in components/service.py
 RESOURCES = Resources(cpu_m=20, memory_mib=128, cpu_limit_m=500, scratch_mib=16)
 DEADLINE_SECONDS = 300
 WAIT_SECONDS = 150  # how long one attempt waits for the engine; below the deadline, so that the reason reaches the log
-# Accounts that the engines have themselves, and the engines: a client's Secret is `<client>-<engine>`, an engine's own `<engine>-...`.
-RESERVED = frozenset({"admin", "agent", "probe", "default", "guest", "postgres", "redis", "rabbitmq", "consul"})
+RESERVED = frozenset({"admin", "agent", "probe", "default", "guest", "postgres"})  # accounts that the engines have themselves
 
 # A Job that failed for good never runs again: the next `up` replaces it, though its content is the same (pulumi-kubernetes' own annotation).
 RETRIED = {"pulumi.com/replaceUnready": "true"}
@@ -52,7 +51,7 @@ def bad_clients(engine: str, names: Sequence[str]) -> Iterator[Problem]:
         if not _NAME.fullmatch(name):
             what = f"{name!r} cannot be a name: use at most {MAX_NAME} of a-z, 0-9 and -, as in a Kubernetes name"
             yield Problem(f"{engine}.clients", what, client=name)
-        if name in RESERVED:
+        if name in RESERVED or name == engine:  # a client's Secret is `<client>-<engine>`, an engine's own `<engine>-...`
             yield Problem(f"{engine}.clients", f"the name {name} is taken by the engine itself: choose another one", client=name)
         if count > 1:
             what = f"{name} is there {count} times, but each client has a credential of its own: keep one"

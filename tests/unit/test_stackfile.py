@@ -238,6 +238,12 @@ def test_a_plain_pull_secret_beside_another_secret_is_refused(monkeypatch: pytes
         running(monkeypatch, tmp_path, written, changed({"images.pull_secret": "{}"}), secret=True)
 
 
+@pytest.mark.parametrize("written", [None, GOOD])
+def test_a_plain_pull_secret_is_refused_wherever_its_file_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, written: object) -> None:
+    with pytest.raises(InvalidStackFile, match="plain text"):
+        running(monkeypatch, tmp_path, written, changed({"images.pull_secret": "{}"}), secret=False)
+
+
 def test_an_encrypted_pull_secret_of_a_running_program_is_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     raw = changed({"images.pull_secret": "{}"})
     assert running(monkeypatch, tmp_path, changed({"images.pull_secret": SECURE}), raw, secret=True).images.pull_secret is not None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from stacks.settings import StackSettings
+from stacks.values import ResourceSettings
 from tests.unit.stackfiles import accepted, changed, refused, service
 
 SHA = "@sha256:" + "b" * 64
@@ -244,6 +246,11 @@ def test_a_limit_below_its_request_is_refused() -> None:
 
 def test_a_request_above_the_sections_own_limit_is_refused_with_both_numbers() -> None:
     assert told("postgres.resources", {"cpu_m": 1001}).startswith("settings.postgres.resources.cpu_limit_m = 1000 in Pulumi.dev.yaml: is below")
+
+
+def test_resources_of_a_default_have_a_limit_above_their_request_too() -> None:
+    with pytest.raises(ValidationError, match="is below the request, cpu_m = 1001"):
+        ResourceSettings(cpu_m=1001, memory_mib=64)
 
 
 def test_resources_that_are_no_mapping_are_refused() -> None:
