@@ -17,6 +17,7 @@ import pytest
 
 from groundwork.platform_outputs import VERSION, IncompatibleOutputs, PlatformOutputs, parse, read
 from stacks import outputs, stackfile
+from stacks.catalog import ENGINES
 from stacks.plan import planned
 from tests.unit.other_stack import run
 
@@ -120,7 +121,7 @@ def test_the_program_exports_what_the_reader_reads(stack: str) -> None:
     assert graph.outputs.keys() == PlatformOutputs.model_fields.keys()
     exported = parse(graph.outputs)
     assert exported.namespace == f"groundwork-{stack}"
-    assert exported.endpoints.keys() == {"postgres", "redis", "rabbitmq", "consul"}
+    assert exported.endpoints.keys() == ENGINES.keys()
     assert exported.services["document-service"] == f"http://document-service.groundwork-{stack}.svc:8000"
     assert exported.secrets["redis"] == {"document-service": "document-service-redis"}
     assert exported.certificates.keys() == {"ca", *exported.endpoints}

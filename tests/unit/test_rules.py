@@ -9,6 +9,7 @@ import pytest
 
 from components.lib import accounts
 from stacks import plan
+from stacks.catalog import USABLE
 from stacks.settings import StackSettings
 from stacks.stackfile import InvalidStackFile
 from tests.unit.stackfiles import GOOD, GOOD_IN_PRODUCTION, accepted, changed, refused, service, without
@@ -148,7 +149,7 @@ def test_a_service_of_the_longest_name_has_a_login_that_postgresql_does_not_cut(
 @pytest.mark.parametrize(
     ("entry", "key", "what"),
     [
-        ({"uses": ["kafka"]}, "uses", "names kafka, which is no engine: choose from postgres, redis, rabbitmq"),
+        ({"uses": ["kafka"]}, "uses", f"names kafka, which is no engine: choose from {', '.join(USABLE)}"),
         ({"uses": ["consul"]}, "uses", "names consul, which is there for every service: leave it out"),
         ({"uses": ["redis", "redis"]}, "uses", "names redis 2 times: keep one"),
         ({"optional": ["redis"]}, "optional", "names redis, which `uses` does not: add it there, or remove it here"),
