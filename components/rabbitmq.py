@@ -30,9 +30,7 @@ COOKIE_DIR = "/run/groundwork/cookie"
 DATA = "/var/lib/rabbitmq"
 LOGS = "/var/log/rabbitmq"
 PLUGINS = "[rabbitmq_management].\n"
-NODE_FILE = f"{DATA}/node.env"
-# The database is filed under the node's name. Volumes of version 0.1 know their node by this one, which can be no member of a cluster.
-OLD_NODE = "rabbit@localhost"
+NODE_FILE = f"{DATA}/node.env"  # the database is filed under the node's name: another name would begin with an empty one
 PORTS = (stateful.Port("amqps", PORT), stateful.Port("management", MANAGEMENT_PORT, app_protocol="https"))
 
 
@@ -121,14 +119,19 @@ def open_port(failures: int, period: int) -> core.v1.ProbeArgs:
 
 def prepare_node(name: str, at: Placement) -> str:
     """Puts the cookie where Erlang looks for it, readable by its owner alone (a mounted Secret is readable by the group, and refused), and
-    the node's name where the server reads it: the old one on a volume that knows it.
+    the node's name where the server reads it: the one that the volume knows, or the new volume's own.
     """
     cookie = f"{DATA}/.erlang.cookie"
     return "\n".join(
         (
             "set -e; umask 077",
             f"cp {COOKIE_DIR}/cookie {cookie}.new && mv -f {cookie}.new {cookie}",
-            f'if [ -d {DATA}/mnesia/{OLD_NODE} ]; then name={OLD_NODE} long=false; else name="{node(name, at)}" long=true; fi',
+            f'name="{node(name, at)}"',
+            f"for found in {DATA}/mnesia/rabbit@*; do",
+            '  case "$found" in *-plugins-expand) continue ;; esac',
+            '  if [ -d "$found" ]; then name="${found##*/}"; fi',
+            "done",
+            'case "$name" in *.*) long=true ;; *) long=false ;; esac',
             f'printf "NODENAME=%s\\nUSE_LONGNAME=%s\\n" "$name" "$long" > {NODE_FILE}',
         )
     )

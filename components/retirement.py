@@ -13,7 +13,11 @@ from components.lib.accounts import Accounts
 
 
 class Retirement(pulumi.ComponentResource):
-    """The Job that retires what is old in one engine, and the CronJob that repeats it. It should depend on all clients."""
+    """The Job that retires what is old in one engine. It should depend on all clients.
+
+    The CronJob beside it brings accounts back to an engine that lost its volume. It takes none away: until an `up` has come to its end, it
+    may not know of a service that was just added.
+    """
 
     def __init__(self, name: str, args: Accounts, *, provider: Provider, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("groundwork:app:Retirement", name, None, opts)
@@ -23,7 +27,7 @@ class Retirement(pulumi.ComponentResource):
         batch.v1.CronJob(
             workload,
             metadata=labels.metadata(workload, workload, args.at),
-            spec=accounts.cron_job(accounts.template(args, f"{workload}-retire", args.image), args.minute),
+            spec=accounts.cron_job(accounts.template(args, workload, args.image), args.minute),
             # Version 0.1 had it in the engine's own component.
             opts=child(depends_on=[done], aliases=[pulumi.Alias(parent=args.owner)] if args.owner else ()),
         )

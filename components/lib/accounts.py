@@ -4,7 +4,7 @@ An engine reads an initial password only on an empty volume, so its roles, datab
 Job whose name carries a digest of what it applies: a change makes a new Job, and what depends on it waits for it.
 
 A rotation has two such Jobs, so that nobody is refused on the way: the first one adds the accounts of the new generation, the clients
-roll, the second one retires the old ones. A CronJob repeats the second, so that an engine that lost its volume gets its accounts back
+roll, the second one retires the old ones. A CronJob repeats the first, so that an engine that lost its volume gets its accounts back
 within ten minutes. The program is `python -m app.accounts`; the schema of what it reads is app/accounts/desired.py.
 """
 

@@ -156,7 +156,8 @@ class Engine(pulumi.ComponentResource):
         )
         config = core.v1.ConfigMap(f"{name}-config", metadata=labels.metadata(f"{name}-config", name, at), data=dict(spec.config), opts=child())
         claims = [
-            core.v1.PersistentVolumeClaim(claim, claim_args, opts=child(retain=args.retain_data))
+            # The class of a volume cannot change; to name the one that it has would replace it, and delete what is in it.
+            core.v1.PersistentVolumeClaim(claim, claim_args, opts=child(retain=args.retain_data, ignore_changes=["spec.storageClassName"]))
             for claim, claim_args in stateful.claims(name, at, args.storage_gib, spec.servers).items()
         ]
         runs_as = [service_account(workload_name, at, child) for workload_name in (name, accounts.workload_name(name))]
