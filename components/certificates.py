@@ -62,6 +62,9 @@ class CertificatesArgs:
                 "add it there, run `pulumi up`, and then let it sign",
                 self.authority,
             )
+        for number, count in Counter(self.trusted).items():
+            if count > 1:
+                yield Problem("certificates.trusted", f"authority {number} is there {count} times: keep one", list(self.trusted))
         for name, count in Counter(server.name for server in self.servers).items():
             if count > 1:
                 yield Problem("certificates.servers", f"{name} is there {count} times: give each server one entry")

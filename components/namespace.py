@@ -30,7 +30,8 @@ PodSecurity = Literal["restricted", "baseline", "privileged"]
 class NamespaceArgs:
     """`pod_security` is the level that every pod must keep. With `retain_data` a destroy leaves the namespace, and the volumes in it.
 
-    `rotation` is the generation of credentials that is in use there, `cluster` what the provider takes the cluster for.
+    `rotation` is the generation of credentials that is in use there, `cluster` what the provider takes the cluster for,
+    `authority` and `trusted` who signs certificates and whom clients trust.
     """
 
     name: str
@@ -39,6 +40,8 @@ class NamespaceArgs:
     pod_security: PodSecurity = "restricted"
     rotation: int = 1
     cluster: str = ""
+    authority: int = 1
+    trusted: tuple[int, ...] = (1,)
     retain_data: bool = False
 
     def __post_init__(self) -> None:
@@ -75,7 +78,12 @@ class Namespace(pulumi.ComponentResource):
     def __init__(self, name: str, args: NamespaceArgs, *, provider: Provider, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("groundwork:kubernetes:Namespace", name, None, opts)
         child = options.children(self, provider)
-        annotations = {labels.ROTATION: str(args.rotation), labels.CLUSTER: args.cluster}
+        annotations = {
+            labels.ROTATION: str(args.rotation),
+            labels.CLUSTER: args.cluster,
+            labels.AUTHORITY: str(args.authority),
+            labels.TRUSTED: ",".join(map(str, sorted(args.trusted))),
+        }
         namespace = core.v1.Namespace(
             name,
             metadata=meta.v1.ObjectMetaArgs(name=args.name, labels=namespace_labels(name, args), annotations=annotations),

@@ -18,7 +18,15 @@ def wanted(stack: str, settings: StackSettings) -> Wanted:
         kind.name: WantedEngine(kind.servers(settings.engine(kind.name)), settings.engine(kind.name).storage_gib, settings.images.of(kind.name))
         for kind in ENGINES.values()
     }
-    return Wanted(settings.namespace_of(stack), settings.cluster.storage_class, settings.rotation, engines)
+    return Wanted(
+        settings.namespace_of(stack),
+        settings.cluster.storage_class,
+        settings.rotation,
+        engines,
+        settings.certificates.authority,
+        settings.certificates.trusted,
+        frozenset(name for name, value in settings.cluster if value is not None),
+    )
 
 
 def deploy() -> None:
@@ -26,8 +34,8 @@ def deploy() -> None:
     stack, settings = pulumi.get_stack(), stackfile.load()
     namespace = settings.namespace_of(stack)
     facts = read(settings.cluster.context, stack, namespace)
-    if found := problems(stack, wanted(stack, settings), facts):
-        raise stackfile.refusal(found)
     for warning in facts.warnings:
         pulumi.log.warn(warning)
+    if found := problems(stack, wanted(stack, settings), facts):
+        raise stackfile.refusal(found)
     platform.build(stack, settings, facts, raise_quota=headroom.hook(settings.cluster.context, namespace))

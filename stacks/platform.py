@@ -125,6 +125,8 @@ def namespace_args(stack: str, settings: StackSettings, identity: str) -> Namesp
         settings.cluster.pod_security_version,
         rotation=settings.rotation,
         cluster=identity,
+        authority=settings.certificates.authority,
+        trusted=settings.certificates.trusted,
         retain_data=settings.retain_data,
     )
 

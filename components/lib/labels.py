@@ -19,6 +19,8 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 
 KEEP = "groundwork/keep"  # label of Secrets that open a volume: what they hold is used again as long as they are there
 ROTATION = "groundwork/rotation"  # annotation of the namespace: the generation of credentials that is in use
+AUTHORITY = "groundwork/authority"  # annotations of the namespace: who signs certificates, and whom clients trust
+TRUSTED = "groundwork/trusted"
 CLUSTER = "groundwork/cluster"  # annotation of the namespace: what Pulumi's provider takes this cluster for
 CONTENT_HASH = "groundwork/content-hash"  # pod annotation: pods roll when what they mount changes
 

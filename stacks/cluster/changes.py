@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from components.lib import labels
-from stacks.cluster.facts import ClusterFacts
+from stacks.cluster.facts import ClusterFacts, NamespaceFacts
 
 GUIDE = "docs/operations.md"
 
@@ -32,12 +32,17 @@ class WantedEngine:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A stack as its file has it, as far as it can clash with what is there. Engines go by the names of their StatefulSets."""
+    """A stack as its file has it, as far as it can clash with what is there. Engines go by the names of their StatefulSets. `given` are the
+    settings of `cluster` that say what otherwise is asked.
+    """
 
     namespace: str
     storage_class: str | None
     rotation: int
     engines: Mapping[str, WantedEngine]
+    authority: int = 1
+    trusted: tuple[int, ...] = (1,)
+    given: frozenset[str] = frozenset()
 
 
 def problems(stack: str, wanted: Wanted, facts: ClusterFacts) -> list[str]:
@@ -47,7 +52,9 @@ def problems(stack: str, wanted: Wanted, facts: ClusterFacts) -> list[str]:
     if misplaced or facts.namespace is None:
         return misplaced  # what is in a namespace that is not ours, or that goes, is nothing to compare with
     return [
+        *_guesses(stack_file, wanted, facts),
         *_rotation(stack_file, wanted, facts),
+        *_authority(stack_file, wanted, facts.namespace),
         *_storage_class(stack_file, wanted, facts),
         *(problem for name, engine in wanted.engines.items() for problem in _storage(stack_file, name, engine, facts)),
         *_servers(stack_file, wanted, facts),
@@ -79,6 +86,32 @@ def _namespace(stack: str, stack_file: str, wanted: Wanted, facts: ClusterFacts)
         yield f"{said}: this namespace is there and was not made by Groundwork, which never takes over what is not its own: {fix}"
     elif owner != stack:
         yield f"{said}: this namespace is there and belongs to stack {owner!r}: {fix}"
+
+
+def _guesses(stack_file: str, wanted: Wanted, facts: ClusterFacts) -> Iterator[str]:
+    """For a new stack a guess may do. One that runs must not be changed to a guess because this time somebody with fewer rights asks."""
+    for setting in sorted(set(facts.guessed) - wanted.given):
+        yield (
+            f"settings.cluster.{setting} is not set in {stack_file}, and you may not ask the cluster for it (the warnings name the right): "
+            "the stack runs, and would be changed to a guess. Have the right granted, or say it: "
+            f"pulumi config set --path settings.cluster.{setting} VALUE"
+        )
+
+
+def _authority(stack_file: str, wanted: Wanted, there: NamespaceFacts) -> Iterator[str]:
+    """An authority is replaced step by step: trusted, then signing, then alone. A step left out would refuse everybody."""
+    signer, trusted = there.annotations.get(labels.AUTHORITY, "1"), there.annotations.get(labels.TRUSTED, "1").split(",")
+    steps = f"see {GUIDE}#replace-the-authority"
+    if str(wanted.authority) not in trusted:
+        yield (
+            f"settings.certificates.authority = {wanted.authority} in {stack_file}: clients trust {', '.join(trusted)} until now, and would refuse "
+            f"what it signs: leave authority at {signer}, add {wanted.authority} to settings.certificates.trusted and run `pulumi up` first, {steps}"
+        )
+    if str(wanted.authority) != signer and signer not in map(str, wanted.trusted):
+        yield (
+            f"settings.certificates.trusted = {list(wanted.trusted)} in {stack_file} leaves out {signer}, which signed what servers show until this "
+            f"`up` is over: leave {signer} there for one `pulumi up` more, {steps}"
+        )
 
 
 def _rotation(stack_file: str, wanted: Wanted, facts: ClusterFacts) -> Iterator[str]:

@@ -82,7 +82,8 @@ class ClusterFacts:
     `uid` is that of the namespace kube-system: what a cluster is, whatever its context is called. `jwks_in_cluster` says that the keys of
     `issuer` come from the API server, which wants its own CA and a token; otherwise `jwks_url` is public. `api_servers` are the addresses
     before and behind the Service default/kubernetes. `network_plugin` None means one that is not recognised.
-    `elsewhere` are other namespaces of the same stack. `done_jobs` are the Jobs that
+    `elsewhere` are other namespaces of the same stack.
+    `guessed` are the settings of `cluster` that would say what could not be asked. `done_jobs` are the Jobs that
     succeeded, with the image of their first container. `kept` are the Secrets with the label groundwork/keep=true, by name and key.
     """
 
@@ -103,6 +104,7 @@ class ClusterFacts:
     done_jobs: Mapping[str, str] = field(default_factory=dict[str, str])
     kept: Mapping[str, Mapping[str, SecretStr]] = field(default_factory=dict[str, Mapping[str, SecretStr]])
     rotation: int | None = None
+    guessed: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 

@@ -204,6 +204,9 @@ def _learn(inquiry: Inquiry, versions_told: tuple[str, str], stack: str, namespa
         network_plugin=plugin,
         ip_families=network.ip_families(api_service, _items(nodes)) or ASSUMED_FAMILIES,
         storage_classes=contents.storage_classes(_items(classes)),
+        guessed=tuple(
+            setting for setting, answer in (("issuer", discovery), ("api_server_cidrs", api_service), ("network_plugin", groups)) if answer is None
+        ),
         elsewhere=tuple(sorted({found.metadata.name for found in _items(owned)} - {namespace})),
     )
     return _with_namespace(facts, inquiry, inside, there) if there else facts

@@ -71,11 +71,14 @@ class Stack(ABC):
         """Removes everything of the stack, and then the stack."""
 
     def kept_settings(self) -> tuple[str, ...]:
-        """What the next `up` must say again, also after an interrupted run: a rotation cannot be taken back."""
+        """What the next `up` must say again, also after an interrupted run: rotations and authorities cannot be taken back at once."""
         context = () if self.context is None else ("--context", self.context)
-        path = r"jsonpath={.metadata.annotations.groundwork/rotation}"
-        done = self.run("kubectl", *context, "get", "namespace", f"groundwork-{self.name}", "--output", path)
-        return (f"rotation={done.stdout}",) if done.returncode == 0 and done.stdout else ()
+        done = self.run("kubectl", *context, "get", "namespace", f"groundwork-{self.name}", "--output", "json")
+        if done.returncode != 0:
+            return ()
+        said = cast("dict[str, dict[str, dict[str, str]]]", json.loads(done.stdout))["metadata"].get("annotations") or {}
+        keys = {"rotation": "rotation={}", "authority": "certificates.authority={}", "trusted": "certificates.trusted=[{}]"}
+        return tuple(form.format(said[f"groundwork/{key}"]) for key, form in keys.items() if f"groundwork/{key}" in said)
 
     def pulumi(self, command: str, *words: str, timeout: float = 300) -> Done:
         """`pulumi COMMAND` on the stack."""

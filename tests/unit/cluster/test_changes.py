@@ -342,3 +342,51 @@ def test_all_problems_are_said_at_once_each_with_its_key_and_the_file() -> None:
 
 def test_an_engine_that_the_stack_no_longer_has_is_not_compared() -> None:
     assert found(replace(WANTED, engines={})) == []
+
+
+# Guesses
+
+
+@pytest.mark.parametrize("setting", ["issuer", "api_server_cidrs", "network_plugin"])
+def test_a_stack_that_runs_is_not_changed_to_a_guess(setting: str) -> None:
+    (problem,) = found(facts=replace(THERE, guessed=(setting,)))
+    assert problem.startswith(f"settings.cluster.{setting} is not set in Pulumi.dev.yaml, and you may not ask the cluster for it")
+
+
+def test_what_the_stack_file_says_is_no_guess() -> None:
+    assert found(replace(WANTED, given=frozenset({"issuer"})), replace(THERE, guessed=("issuer",))) == []
+
+
+def test_a_new_stack_may_begin_with_a_guess() -> None:
+    assert found(facts=replace(NOTHING, guessed=("issuer",))) == []
+
+
+# The authority
+
+
+def signed_by(authority: str, trusted: str) -> ClusterFacts:
+    there = NamespaceFacts(OURS, terminating=False, annotations={"groundwork/authority": authority, "groundwork/trusted": trusted})
+    return replace(THERE, namespace=there)
+
+
+@pytest.mark.parametrize(
+    ("authority", "trusted", "before"),
+    [(1, (1, 2), ("1", "1")), (2, (1, 2), ("1", "1,2")), (2, (2,), ("2", "1,2")), (2, (2,), ("2", "2")), (1, (1,), ("1", "1,2"))],
+    ids=["trust the next one", "let it sign", "trust it alone", "as it is", "think again"],
+)
+def test_each_step_of_replacing_an_authority_is_taken(authority: int, trusted: tuple[int, ...], before: tuple[str, str]) -> None:
+    assert found(replace(WANTED, authority=authority, trusted=trusted), signed_by(*before)) == []
+
+
+def test_an_authority_that_was_not_trusted_before_may_not_sign() -> None:
+    (problem,) = found(replace(WANTED, authority=2, trusted=(1, 2)), signed_by("1", "1"))
+    assert problem.startswith("settings.certificates.authority = 2 in Pulumi.dev.yaml: clients trust 1 until now")
+
+
+def test_the_signer_stays_trusted_in_the_step_that_replaces_it() -> None:
+    (problem,) = found(replace(WANTED, authority=2, trusted=(2,)), signed_by("1", "1,2"))
+    assert "leaves out 1, which signed what servers show" in problem
+
+
+def test_a_namespace_that_says_nothing_is_signed_by_the_first_authority() -> None:
+    assert len(found(replace(WANTED, authority=2, trusted=(2,)))) == 2

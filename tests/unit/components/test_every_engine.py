@@ -232,6 +232,10 @@ def test_the_volume_is_of_the_size_and_class_that_was_asked_for(engine: str, gra
     assert (larger["spec.resources.requests.storage"], larger["spec.storageClassName"]) == ("7Gi", "fast")
 
 
+def test_naming_the_class_that_a_volume_has_replaces_no_claim(graph: Graph) -> None:
+    assert {claim.ignore_changes for claim in graph.of_type("PersistentVolumeClaim")} == {("spec.storageClassName",)}
+
+
 def test_a_larger_volume_replaces_no_stateful_set(graph: Graph) -> None:
     assert samples.server(graph).ignore_changes == ("spec.volumeClaimTemplates",)
 
