@@ -10,7 +10,6 @@ from stacks.catalog import ENGINES
 from stacks.cluster.facts import assumed
 from stacks.plan import planned
 from stacks.recording import record
-from stacks.settings import StackSettings
 from stacks.stackfile import read
 from tests.unit.components.test_quota import Hook
 from tests.unit.recording import Graph, Registered
@@ -20,11 +19,6 @@ from tests.unit.rendered import SHIPPED, Pod, before, containers, pods, shipped
 @pytest.fixture(params=SHIPPED)
 def stack(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture
-def settings(stack: str) -> StackSettings:
-    return read(stack)
 
 
 @pytest.fixture
@@ -120,19 +114,21 @@ def test_a_service_comes_after_the_accounts_and_credentials_of_all_that_it_uses(
         assert needed <= before(graph, graph.one("Deployment", name)), name
 
 
-def test_a_service_rolls_when_its_credential_or_the_authorities_change(stack: str, settings: StackSettings, graph: Graph) -> None:
+def test_a_service_rolls_when_its_credential_or_the_authorities_change() -> None:
+    settings, (graph, _) = read("dev"), shipped("dev")
+
     def contents(graph: Graph) -> dict[str, str]:
         return {r.name: r["spec.template.metadata.annotations"][labels.CONTENT_HASH] for r in graph.of_type("Deployment")}
 
-    rotated = contents(planned(stack, settings.model_copy(update={"rotation": settings.rotation + 1}))[0])
+    rotated = contents(planned("dev", settings.model_copy(update={"rotation": settings.rotation + 1}))[0])
     certificates = settings.certificates.model_copy(update={"trusted": (1, 2)})
-    trusting = contents(planned(stack, settings.model_copy(update={"certificates": certificates}))[0])
+    trusting = contents(planned("dev", settings.model_copy(update={"certificates": certificates}))[0])
     for changed in (rotated, trusting):
         assert [name for name, content in contents(graph).items() if changed[name] == content] == []
 
 
-def test_the_hook_that_raises_the_quota_is_bound_to_the_room_alone(stack: str, settings: StackSettings) -> None:
-    graph = record(lambda: platform.build(stack, settings, assumed(), raise_quota=Hook("raise-quota")), stack=stack)
+def test_the_hook_that_raises_the_quota_is_bound_to_the_room_alone() -> None:
+    graph = record(lambda: platform.build("dev", read("dev"), assumed(), raise_quota=Hook("raise-quota")))
     assert {(r.object_name, event) for r in graph.resources for event, _ in r.hooks} == {
         ("platform-demand", "before_create"),
         ("platform-demand", "before_update"),

@@ -18,7 +18,7 @@ from stacks.cluster.facts import NamespaceFacts, assumed
 from stacks.plan import planned
 from stacks.settings import StackSettings
 from stacks.stackfile import read
-from tests.unit.recording import Graph, Registered
+from tests.unit.recording import Graph
 from tests.unit.rendered import SHIPPED, containers, pods, shipped
 
 
@@ -207,7 +207,8 @@ def test_nothing_can_be_reached_from_outside_unless_operators_are_named(built: p
     assert [edge for edge in built.edges if edge.client.name == "operators"] == []
 
 
-def test_the_named_operators_reach_every_service_and_engine_and_nobody_else_does(settings: StackSettings, stack: str) -> None:
+def test_the_named_operators_reach_every_service_and_engine_and_nobody_else_does() -> None:
+    stack, settings = "prod", read("prod")
     cluster = settings.cluster.model_copy(update={"operator_cidrs": ("10.1.0.0/16",)})
     graph, _ = planned(stack, settings.model_copy(update={"cluster": cluster}))
     reached: dict[str, set[int]] = {}
@@ -266,14 +267,12 @@ def test_the_image_that_is_built_is_deployed_by_digest() -> None:
     assert [image for image in built if not re.fullmatch(r"[^@]+:[^@:]+@sha256:[0-9a-f]{64}", image)] == []
 
 
-def test_a_cluster_is_known_by_its_uid_whatever_its_context_is_called(settings: StackSettings, stack: str) -> None:
-    def provider(context: str, uid: str) -> Registered:
-        cluster = settings.cluster.model_copy(update={"context": context})
-        facts = replace(assumed(), uid=uid)
-        return planned(stack, settings.model_copy(update={"cluster": cluster}), facts)[0].of_type("pulumi:providers:kubernetes")[0]
-
-    assert provider("a-name", "uid-1")["clusterIdentifier"] == "uid-1"
-    assert provider("another-name", "uid-1")["clusterIdentifier"] == "uid-1"
+def test_a_cluster_is_known_by_its_uid_whatever_its_context_is_called() -> None:
+    settings = read("dev")
+    renamed = settings.cluster.model_copy(update={"context": "another-name"})
+    graph, _ = planned("dev", settings.model_copy(update={"cluster": renamed}), replace(assumed(), uid="uid-1"))
+    (provider,) = graph.of_type("pulumi:providers:kubernetes")
+    assert (provider["context"], provider["clusterIdentifier"]) == ("another-name", "uid-1")
 
 
 def test_cilium_is_told_of_the_api_server_in_its_own_words_and_nobody_else_is() -> None:
@@ -319,7 +318,8 @@ def test_the_platform_s_services_have_the_scopes_of_a_service_account_and_the_op
             assert set(issuer["subject_scopes"]) == {f"system:serviceaccount:{namespace}:operator"}
 
 
-def test_a_pull_secret_reaches_every_pod(settings: StackSettings, stack: str) -> None:
+def test_a_pull_secret_reaches_every_pod() -> None:
+    stack, settings = "prod", read("prod")
     images = settings.images.model_copy(update={"pull_secret": SecretStr("{}")})
     graph, _ = planned(stack, settings.model_copy(update={"images": images}))
     assert graph.one("Secret", "image-pull").secret_paths == ("stringData",)

@@ -228,6 +228,25 @@ def no_two_clients_have_the_same_credential(world: World) -> None:
         assert len(set(secrets)) == len(secrets), engine
 
 
+def what_a_client_may_touch_is_its_own(world: World) -> None:
+    for engine in ("postgres", "redis", "rabbitmq"):
+        for name, account in world.accounts(engine).items():
+            section = world.section(name)[engine]
+            match engine:
+                case "postgres":
+                    assert account["database"] == section["database"] == name.replace("-", "_")
+                case "rabbitmq":
+                    assert account["vhost"] == section["vhost"] == name
+                case _:
+                    assert [rule for rule in account["rules"] if rule[0] in "~&%"] == [f"~{name}:*"]
+                    assert section["key_prefix"] == f"{name}:"
+
+
+def only_the_platform_s_own_services_write_to_consul(world: World) -> None:
+    writers = {name for name, account in world.accounts("consul").items() if "write" in json.dumps(account["rules"])}
+    assert writers == set(PLATFORM_SERVICES)
+
+
 def a_service_s_settings_have_a_section_for_each_of_its_edges_and_say_what_is_required(world: World) -> None:
     for service in world.built.services:
         edges = {edge.server.name: edge for edge in world.edges_of(service) if edge.server.name in ENGINES}
@@ -298,6 +317,8 @@ THEOREMS: tuple[Callable[[World], None], ...] = (
     every_file_that_a_pod_mounts_of_a_secret_or_config_map_is_there,
     no_credential_has_two_owners,
     no_two_clients_have_the_same_credential,
+    what_a_client_may_touch_is_its_own,
+    only_the_platform_s_own_services_write_to_consul,
     a_service_s_settings_have_a_section_for_each_of_its_edges_and_say_what_is_required,
     the_runtime_s_readiness_asks_exactly_the_engines_of_the_edges,
     every_use_and_every_call_is_an_edge_and_there_is_no_other_edge,
@@ -322,7 +343,7 @@ NAMES = ("orders", "billing", "a", "user-service", "orders-2", "postgres2", "x" 
 @st.composite
 def stack_files(draw: st.DrawFn) -> dict[str, object]:
     """What a stack file may say: any services with any uses, calls, replicas and ports."""
-    names = draw(st.lists(st.sampled_from(NAMES), unique=True, max_size=4))
+    names = draw(st.lists(st.sampled_from(NAMES), unique=True, max_size=3))
     services: dict[str, object] = {}
     for name in names:
         uses = draw(st.lists(st.sampled_from(USABLE), unique=True))
@@ -354,7 +375,7 @@ CLUSTERS: tuple[ClusterFacts, ...] = (
 
 
 # One world for all theorems, because a world costs more than they do.
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(raw=stack_files(), facts=st.sampled_from(CLUSTERS))
 def test_all_of_them_hold_for_any_stack(raw: dict[str, object], facts: ClusterFacts) -> None:
     chosen = stackfile.parse(raw, "random")

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 
+import pulumi
 import pytest
 
 from components.consul import ConsulClient
 from components.lib import accounts, labels, stateful
 from components.lib.contracts import Edge, Transport
-from components.lib.engine import Found
+from components.lib.engine import Found, own_secret
 from components.lib.workload import LOG_MIB, Resources
 from components.postgres import PostgresClient
 from components.rabbitmq import RabbitmqClient
 from components.redis import RedisClient
 from tests.unit.components import samples
 from tests.unit.components.samples import AT, MAKERS
-from tests.unit.recording import Graph
+from tests.unit.recording import Graph, record
 
 CLIENTS = {
     "postgres": (PostgresClient("orders", "orders"), PostgresClient("late", "late")),
@@ -185,6 +186,17 @@ def test_what_the_cluster_still_has_opens_the_volume_and_the_generators_stay(eng
     assert made[0] == made[1]
 
 
+def test_what_the_cluster_still_has_is_as_secret_as_what_is_new() -> None:
+    def build() -> None:
+        parent = pulumi.ComponentResource("groundwork:data:Sample", "sample")
+        pulumi.export("found", own_secret("found", "kept-in-the-cluster", parent=parent))
+        pulumi.export("new", own_secret("new", None, parent=parent))
+
+    graph = record(build)
+    assert graph.outputs == {"found": "kept-in-the-cluster", "new": "generated-new-"}
+    assert set(graph.secret_outputs) == {"found", "new"}
+
+
 def test_only_what_is_missing_in_the_cluster_is_new() -> None:
     again = samples.graph(samples.consul(found=Found({"management": "kept-management-secret"})))
     data = again.one("Secret", "consul-secrets")["stringData"]
@@ -195,6 +207,7 @@ def test_each_pod_has_a_claim_under_the_name_that_its_stateful_set_looks_for(eng
     (claim,) = graph.of_type("PersistentVolumeClaim")
     (template,) = samples.server(graph)["spec.volumeClaimTemplates"]
     assert claim.object_name == f"{template['metadata']['name']}-{engine}-0"
+    assert claim.name == claim.object_name  # another name in Pulumi's state would be another volume
     assert samples.server(graph).name == engine
     assert claim.urn in samples.server(graph).dependencies
 
@@ -284,6 +297,12 @@ def test_logs_have_room_of_their_own_beside_the_scratch_space(engine: str) -> No
 def test_what_it_needs_counts_the_servers_two_jobs_and_a_run_of_the_cron_job(engine: str) -> None:
     demand = samples.describe(MAKERS[engine](storage_gib=5)).demand
     assert (demand.pods, demand.claims, demand.storage_gib) == (4, 1, 5)
+
+
+def test_a_container_that_runs_before_the_server_is_described_where_there_is_one(engine: str, graph: Graph) -> None:
+    (server, *_) = samples.describe(MAKERS[engine]()).demand.shapes
+    assert len(server.init_containers) == len(samples.pod(graph).get("initContainers", []))
+    assert len(server.containers) == len(samples.pod(graph)["containers"])
 
 
 def test_what_three_servers_need_is_counted_three_times() -> None:
