@@ -28,6 +28,8 @@ WORDS = {"string": "text", "integer": "number", "boolean": "true or false", "nul
 
 def type_name(schema: Mapping[str, object]) -> str:
     """A key's type as a reader of a stack file would say it, from its JSON schema."""
+    if "description" in schema and "$ref" not in schema:
+        return str(schema["description"])
     if "enum" in schema:
         return " or ".join(f"`{choice}`" for choice in cast("list[object]", schema["enum"]))
     if "$ref" in schema:
@@ -35,10 +37,16 @@ def type_name(schema: Mapping[str, object]) -> str:
     if "anyOf" in schema:
         return " or ".join(type_name(choice) for choice in cast("list[Mapping[str, object]]", schema["anyOf"]) if choice.get("type") != "null")
     if schema.get("type") == "array":
-        return f"list of {type_name(cast('Mapping[str, object]', schema.get('items', {})))}"
+        return f"list (each: {type_name(cast('Mapping[str, object]', schema.get('items', {})))})"
     if schema.get("format") == "password":
         return "secret"
-    return WORDS.get(str(schema.get("type")), "mapping")
+    return WORDS.get(str(schema.get("type")), "mapping") + bounds(schema)
+
+
+def bounds(schema: Mapping[str, object]) -> str:
+    """The least and the most that a number may be, as far as it has them."""
+    least, most = schema.get("minimum"), schema.get("maximum")
+    return (f" from {least}" if least is not None else "") + (f" to {most}" if most is not None else "")
 
 
 def models(field: FieldInfo) -> list[type[BaseModel]]:
@@ -58,6 +66,8 @@ def default(field: FieldInfo) -> str:
         return f"`{', '.join(f'{k}: {v}' for k, v in values.items())}`" if flat else "see below"
     if value is None:
         return "none"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
     return f"`{'[' + ', '.join(str(item) for item in cast('tuple[object, ...]', value)) + ']' if isinstance(value, tuple) else value}`"
 
 
@@ -78,8 +88,9 @@ def settings_page() -> str:
     head = """# Settings
 
 Everything a stack file may say stands under `groundwork:settings`. Set a key with `pulumi config set --path settings.KEY VALUE`; a value that cannot
-work is refused before anything is changed. `resources` always means `cpu_m` (millicores), `memory_mib` and `cpu_limit_m`. This page is written
-from the program by `python -m stacks.reference`."""
+work is refused before anything is changed. `resources` always means `cpu_m` and `cpu_limit_m` (millicores), `memory_mib` and
+`scratch_mib` (for `/tmp`); what it leaves out stays as the section has it by default. This page is written from the program by
+`python -m stacks.reference`."""
     return "\n".join([head, *sections(StackSettings, "settings")]) + "\n"
 
 

@@ -129,7 +129,11 @@ class ServiceSettings(ReplicatedSettings):
 
 
 class StackSettings(Section):
-    """A whole stack. `rotation` is bumped to change every client's credentials; `retain_data` keeps volumes when the stack is destroyed."""
+    """A whole stack, whose own name may have at most 50 of a-z, 0-9 and -.
+
+    `rotation` is bumped to change every client's credentials; `retain_data` keeps volumes when the stack is destroyed. A service is named
+    with at most 58 of a-z, 0-9 and -, a letter first, and not like a part of the platform.
+    """
 
     profile: Literal["dev", "prod"]
     namespace: DnsLabel | None = None

@@ -107,16 +107,17 @@ def is_pinned(value: str) -> str:
     return value
 
 
-ServiceName = Annotated[str, AfterValidator(is_service)]
-DnsLabel = Annotated[str, AfterValidator(is_label)]
-DnsName = Annotated[str, AfterValidator(is_dns_name)]
+# The description is the type's name in docs/settings.md.
+ServiceName = Annotated[str, AfterValidator(is_service), Field(description="service's name")]
+DnsLabel = Annotated[str, AfterValidator(is_label), Field(description="DNS label")]
+DnsName = Annotated[str, AfterValidator(is_dns_name), Field(description="DNS name")]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9.-]{0,251}[a-z0-9]/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
 LabelValue = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$")]
 Filled = AfterValidator(is_filled)
-Cidr = Annotated[str, AfterValidator(is_cidr)]
-Port = Annotated[int, AfterValidator(is_port)]
-Url = Annotated[str, AfterValidator(is_url)]
-ImageReference = Annotated[str, AfterValidator(is_pinned)]
+Cidr = Annotated[str, AfterValidator(is_cidr), Field(description="block of addresses")]
+Port = Annotated[int, AfterValidator(is_port), Field(description="port")]
+Url = Annotated[str, AfterValidator(is_url), Field(description="URL")]
+ImageReference = Annotated[str, AfterValidator(is_pinned), Field(description="image")]
 
 
 class Section(BaseModel):

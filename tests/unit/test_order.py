@@ -6,6 +6,7 @@ import pytest
 
 from components.lib import labels
 from stacks import platform
+from stacks.catalog import ENGINES
 from stacks.cluster.facts import assumed
 from stacks.plan import planned
 from stacks.recording import record
@@ -101,7 +102,7 @@ def test_the_exact_quota_comes_after_all_pods(graph: Graph) -> None:
 def test_old_accounts_are_retired_after_every_service_has_rolled(graph: Graph) -> None:
     deployed = {r.urn for r in graph.of_type("Deployment")}
     retiring = [job for job in graph.of_type("Job") if job.name.endswith("-retire")]
-    assert len(retiring) == 4
+    assert len(retiring) == len(ENGINES)
     for job in retiring:
         assert deployed <= before(graph, job), job.name
 

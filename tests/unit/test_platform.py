@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from components.lib import labels
 from stacks import platform
+from stacks.catalog import ENGINES
 from stacks.cluster.facts import NamespaceFacts, assumed
 from stacks.plan import planned
 from stacks.settings import StackSettings
@@ -217,7 +218,9 @@ def test_the_named_operators_reach_every_service_and_engine_and_nobody_else_does
                 assert rule["from"] == [{"ipBlock": {"cidr": "10.1.0.0/16"}}]
                 reached[str(policy.object_name)] = {port["port"] for port in rule["ports"]}
     services = {"registry": 8000, "config": 8000} | {name: entry.port for name, entry in settings.services.items()}
-    assert reached == {"postgres": {5432}, "redis": {6379}, "rabbitmq": {5671, 15671}, "consul": {8501}} | {n: {p} for n, p in services.items()}
+    engines = {kind: {port["port"] for port in graph.one("Service", kind)["spec.ports"]} for kind in ENGINES}
+    assert engines["rabbitmq"] == {5671, 15671}
+    assert reached == engines | {name: {port} for name, port in services.items()}
 
 
 def test_a_job_that_failed_is_replaced_by_the_next_up(graph: Graph) -> None:
@@ -239,7 +242,7 @@ def test_a_destroy_leaves_the_data_of_production_and_what_opens_it() -> None:
     graph, _ = shipped("prod")
     data = [r for r in graph.kubernetes() if r.type.rpartition(":")[2] in KEPT]
     opening = [r for r in graph.of_type("kubernetes:core/v1:Secret") if r["metadata.labels"].get(labels.KEEP) == "true"]
-    assert len(opening) == 4
+    assert len(opening) == len(ENGINES)
     assert [r.name for r in graph.resources if r.retain] == [r.name for r in graph.resources if r in data or r in opening]
 
 

@@ -21,10 +21,8 @@ from groundwork.settings import ConsulSettings, EngineSection, Settings, load
 from tests.app.health.support import until
 from tests.app.platform.world import ROOT
 
-EXAMPLES: Mapping[str, Mapping[str, object]] = {
+EXAMPLES: Mapping[str, Mapping[str, object]] = {name: {"host": name} for name in ENGINES} | {
     "postgres": {"host": "postgres", "database": "orders"},
-    "redis": {"host": "redis"},
-    "rabbitmq": {"host": "rabbitmq"},
     "consul": {"address": "https://consul:8501"},
 }
 DRIVERS = ("asyncpg", "redis", "aio_pika", "aiormq")
