@@ -54,6 +54,17 @@ class Listener:
                 await writer.wait_closed()
 
 
+async def differs(listener: Listener, wanted: str, trust: ssl.SSLContext) -> str | None:
+    """What is wrong with the certificate that a listener shows; None where it is the wanted one."""
+    try:
+        shown = await listener.certificate(trust)
+    except ssl.SSLCertVerificationError:
+        raise
+    except OSError as error:  # the others are asked nevertheless
+        return f"{listener.host}:{listener.port} shows no certificate ({error})"
+    return None if shown == wanted else f"{listener.host}:{listener.port} shows the certificate {shown}, wanted is {wanted}"
+
+
 async def wait_for(
     what: str,
     wanted: str | None,
@@ -70,18 +81,14 @@ async def wait_for(
     if wanted is None:
         return
 
-    async def other() -> str | None:
-        for listener in listeners:
-            shown = await listener.certificate(trust)
-            if shown != wanted:
-                return f"{listener.host}:{listener.port} shows the certificate {shown}, wanted is {wanted}"
-        return None
+    async def problems() -> list[str]:
+        return [problem for listener in listeners if (problem := await differs(listener, wanted, trust)) is not None]
 
     async def attempt() -> None:
-        if await other() is not None and reload is not None:
+        if await problems() and reload is not None:
             await reload()
-        unwanted = await other()
-        if unwanted is not None:
-            raise NotYet(unwanted)
+        left = await problems()
+        if left:
+            raise NotYet("; ".join(left))
 
     await waiting.until(what, attempt, seconds=seconds, pause=PAUSE_SECONDS, advice=ADVICE)

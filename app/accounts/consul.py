@@ -156,10 +156,19 @@ async def retire(api: Api, state: ConsulState) -> int:
 
 
 async def reload(state: ConsulState, management: str, trust: ssl.SSLContext) -> None:
-    """Makes every server read its files again."""
+    """Makes every server read its files again. Raises NotYet where one did not, after all were asked."""
+    problems: list[str] = []
     for server in state.servers:
-        async with https.api(f"Consul at {server}", server, state.port, trust, headers={HEADER: management}) as api:
-            await api.must("PUT", "/v1/agent/reload")
+        what = f"Consul at {server}:{state.port}"
+        async with https.api(what, server, state.port, trust, headers={HEADER: management}) as api:
+            try:
+                await api.must("PUT", "/v1/agent/reload")
+            except ssl.SSLCertVerificationError:
+                raise
+            except (NotYet, OSError) as error:
+                problems.append(f"{what} does not read its files ({error})")
+    if problems:
+        raise NotYet("; ".join(problems))
 
 
 async def apply(state: ConsulState, management: str, trust: ssl.SSLContext, *, wait_seconds: float) -> str:

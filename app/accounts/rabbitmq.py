@@ -162,7 +162,8 @@ async def ensure_permissions(api: Api, client: RabbitmqAccount) -> bool:
 
 async def remove_guest(api: Api) -> None:
     """Removes the user whose password everybody knows."""
-    if (await api.call("DELETE", "/api/users/guest")).status != 404:
+    if (await api.call("GET", "/api/users/guest")).status == 200:
+        await api.must("DELETE", "/api/users/guest")
         log.warning("user guest: removed")
 
 

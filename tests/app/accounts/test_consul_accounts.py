@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from components.consul import ConsulRole, rules
-from tests.app.accounts.kinds import ConsulKind, entries
+from tests.app.accounts.kind import entries
+from tests.app.accounts.kinds import ConsulKind
 from tests.app.accounts.runs import LOG, Run, accounts, password, said
 
 ROLES: Mapping[str, tuple[ConsulRole, ...]] = {
