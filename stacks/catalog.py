@@ -1,6 +1,6 @@
 """The kinds of engine: one entry each. Whatever must know all of them walks this table.
 
-What a new kind touches besides its own files (components/NAME.py, stacks/kinds/NAME.py) is listed in docs/decisions/0004-a-new-engine.md; a test
+What a new kind touches besides its own files (components/NAME.py, stacks/kinds/NAME.py) is listed in docs/decisions/0005-a-new-engine.md; a test
 walks the table and fails for each of these places that was forgotten.
 """
 

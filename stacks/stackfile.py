@@ -28,6 +28,10 @@ PULL_SECRET = ("images", "pull_secret")
 Place = tuple[str | int, ...]  # where a value stands below `settings`
 
 
+# Keys of earlier versions, and what is there in their place.
+GONE: Mapping[Place, str] = {("cluster", "dns_cidrs"): "the cluster is asked for its DNS servers; cluster.dns says who they are where that is wrong"}
+
+
 class InvalidStackFile(pulumi.RunError):
     """The stack file says something that cannot work. Pulumi prints the message alone and touches nothing."""
 
@@ -125,7 +129,8 @@ def explain(error: ErrorDetails, hidden: Iterable[Place], file: str) -> str:
         case "missing":
             return f"{key} in {file}: is missing. Set it: pulumi config set --path {quoted} VALUE"
         case "extra_forbidden":  # its value may be a secret that should stand elsewhere
-            return f"{key} in {file}: no such key{did_you_mean(at)}. Remove it: pulumi config rm --path {quoted}"
+            no_such = f"no such key any more: {GONE[at]}" if at in GONE else f"no such key{did_you_mean(at)}"
+            return f"{key} in {file}: {no_such}. Remove it: pulumi config rm --path {quoted}"
         case "value_error":
             what = error["msg"].removeprefix("Value error, ")
         case _:

@@ -54,6 +54,13 @@ def test_a_key_that_is_like_no_other_is_refused_without_a_guess() -> None:
     assert "no such key. Remove it" in refused(changed({"xyzzy": 1}))[0]
 
 
+def test_a_key_of_an_earlier_version_says_what_is_there_in_its_place() -> None:
+    assert refused(changed({"cluster.dns_cidrs": ["10.0.0.10/32"]})) == [
+        "settings.cluster.dns_cidrs in Pulumi.dev.yaml: no such key any more: the cluster is asked for its DNS servers; "
+        "cluster.dns says who they are where that is wrong. Remove it: pulumi config rm --path settings.cluster.dns_cidrs"
+    ]
+
+
 def test_the_value_of_an_unknown_key_is_not_repeated_for_it_may_be_a_misplaced_secret() -> None:
     assert "s3cret" not in "".join(refused(changed({"images.pullsecret": "s3cret"})))
 
