@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from tests.app.pki import Leaf
 from tests.app.processes import Server
 
 REPOSITORY = Path(__file__).parents[3]
+LOG = "log"
 
 
 def password(name: str, generation: int = 1) -> str:
@@ -53,16 +56,27 @@ def accounts(engine: str, server: Server, root: Path, state: Mapping[str, object
 
 def program(engine: str, root: Path, *, wait_seconds: float = 60) -> Run:
     """Runs it on the files that are there."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "app.accounts", engine],
-        cwd=REPOSITORY,
-        env={"PATH": os.environ["PATH"], "ACCOUNTS_ROOT": str(root), "ACCOUNTS_WAIT_SECONDS": str(wait_seconds)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    return Run(done.returncode, done.stdout, done.stdout + done.stderr)
+    with (root / LOG).open("w") as log:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-m", "app.accounts", engine],
+            cwd=REPOSITORY,
+            env={"PATH": os.environ["PATH"], "ACCOUNTS_ROOT": str(root), "ACCOUNTS_WAIT_SECONDS": str(wait_seconds)},
+            stdout=log,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+    text = (root / LOG).read_text()
+    return Run(done.returncode, text, text + done.stderr)
+
+
+async def said(root: Path, text: str) -> None:
+    """Waits until the run of the program below `root` has written `text`."""
+    deadline = time.monotonic() + 120
+    while not (root / LOG).exists() or text not in (root / LOG).read_text():
+        assert time.monotonic() < deadline, f"it did not say {text!r}"
+        await asyncio.sleep(0.05)
 
 
 def mount(server: Server, leaf: Leaf) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from components.consul import ConsulRole, rules
 from tests.app.accounts.kinds import ConsulKind, entries
-from tests.app.accounts.runs import Run, accounts, password
+from tests.app.accounts.runs import LOG, Run, accounts, password, said
 
 ROLES: Mapping[str, tuple[ConsulRole, ...]] = {
     "orders": (ConsulRole.READER,),
@@ -173,8 +173,11 @@ async def test_it_waits_for_a_server_that_starts_with_an_empty_volume(consul: Ro
     await apply(consul, tmp_path, "orders")
     consul.server.kill()
     consul.server.wipe()
+    (tmp_path / LOG).unlink()
+    waiting = asyncio.create_task(apply(consul, tmp_path, "orders"))
+    await said(tmp_path, "waiting for Consul")
     consul.server.spawn()
-    await apply(consul, tmp_path, "orders")
+    await waiting
     assert await status(consul, token("orders"), "GET", "/v1/acl/token/self") == 200
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.app.accounts.kinds import GONE, KINDS, Alive, ConsulKind, Kind
-from tests.app.accounts.runs import mount
+from tests.app.accounts.runs import mount, said
 
 
 @pytest.fixture(scope="module", params=KINDS.values(), ids=[*KINDS])
@@ -190,12 +190,10 @@ async def test_a_renewed_certificate_is_shown_while_open_sessions_go_on(kind: Ki
     renewed = kind.issue()
     async with kind.logged_in("orders") as alive:
         job = asyncio.create_task(kind.apply(tmp_path, ["orders"], certificate=renewed.sha256))
-        await asyncio.sleep(3)  # the kubelet takes its time
-        assert not job.done()
+        await said(tmp_path, f"wanted is {renewed.sha256}")  # the kubelet takes its time
         kind.mount(renewed)
         run = await job
         await alive()
-    assert f"wanted is {renewed.sha256}" in run.output
     assert "clients can log in" in run.last or "tokens are accepted" in run.last
     again = await kind.run(tmp_path, kind.state(["orders"], certificate=renewed.sha256), wait_seconds=5)
     assert again.code == 0, again.output

@@ -11,7 +11,7 @@ import pytest
 
 from app.accounts import scram
 from tests.app.accounts.kinds import PostgresKind
-from tests.app.accounts.runs import accounts, password
+from tests.app.accounts.runs import accounts, password, said
 from tests.app.pki import Authority
 
 
@@ -240,10 +240,9 @@ async def test_a_wrong_admin_password_is_said_with_the_fix(postgres: PostgresKin
 async def test_it_waits_for_a_server_that_starts_later(postgres: PostgresKind, tmp_path: Path) -> None:
     postgres.server.stop()
     waiting = asyncio.create_task(postgres.apply(tmp_path, ["orders"]))
-    await asyncio.sleep(2)
+    await said(tmp_path, "waiting for PostgreSQL")
     postgres.server.start()
-    run = await waiting
-    assert "waiting for PostgreSQL" in run.output
+    await waiting
     assert await postgres.lets_in("orders")
 
 

@@ -14,7 +14,7 @@ from aiormq.exceptions import AMQPError
 
 from app.accounts import rabbitmq as program
 from tests.app.accounts.kinds import RabbitmqKind
-from tests.app.accounts.runs import accounts, password
+from tests.app.accounts.runs import accounts, password, said
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +139,10 @@ async def test_a_frozen_server_is_given_up_with_a_reason(rabbitmq: RabbitmqKind,
 async def test_it_waits_for_a_server_that_starts_with_an_empty_volume(rabbitmq: RabbitmqKind, tmp_path: Path) -> None:
     rabbitmq.server.kill()
     rabbitmq.server.wipe()
+    waiting = asyncio.create_task(rabbitmq.apply(tmp_path, ["orders"]))
+    await said(tmp_path, "waiting for RabbitMQ")
     rabbitmq.server.spawn()
-    run = await rabbitmq.apply(tmp_path, ["orders"])
-    assert "waiting for RabbitMQ" in run.output
+    await waiting
     assert await rabbitmq.lets_in("orders")
 
 

@@ -10,7 +10,7 @@ import pytest
 from redis.exceptions import NoPermissionError
 
 from tests.app.accounts.kinds import RedisKind
-from tests.app.accounts.runs import accounts, password
+from tests.app.accounts.runs import accounts, password, said
 from tests.app.pki import Authority
 
 
@@ -129,10 +129,9 @@ async def test_a_wrong_admin_password_is_said_with_the_fix(redis: RedisKind, tmp
 async def test_it_waits_for_a_server_that_starts_later(redis: RedisKind, tmp_path: Path) -> None:
     redis.server.stop()
     waiting = asyncio.create_task(redis.apply(tmp_path, ["orders"]))
-    await asyncio.sleep(2)
+    await said(tmp_path, "waiting for Redis")
     redis.server.start()
-    run = await waiting
-    assert "waiting for Redis" in run.output
+    await waiting
     assert await redis.lets_in("orders")
 
 
