@@ -106,6 +106,8 @@ def environment() -> dict[str, str]:
         "RABBITMQ_GENERATED_CONFIG_DIR": f"{DATA}/config",
         "RABBITMQ_LOG_BASE": LOGS,
         "RABBITMQ_LOGS": "-",
+        # Erlang keeps certificate files for two minutes; a renewed one is to be shown at the next connection.
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-ssl bypass_pem_cache true",
     }
 
 

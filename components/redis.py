@@ -63,7 +63,7 @@ class RedisArgs(EngineArgs):
                 if not pattern or any(character.isspace() for character in pattern):
                     what = f"{client.name} has the pattern {pattern!r}: leave out spaces, they would end the rule"
                     yield Problem("redis.clients", what, client=client.name)
-                if pattern.startswith("*"):
+                if pattern.startswith(("*", "?", "[", "\\")):  # a glob from its first character on
                     what = f"{client.name} has the pattern {pattern!r}, which reaches the others' keys: begin with its own"
                     yield Problem("redis.clients", what, client=client.name)
 

@@ -121,3 +121,7 @@ def test_the_administrator_s_virtual_host_is_refused(vhost: str) -> None:
 def test_two_clients_of_one_virtual_host_are_refused() -> None:
     with pytest.raises(ValueError, match="vhost shared has 2 users"):
         samples.rabbitmq(RabbitmqClient("orders", "shared"), RabbitmqClient("billing", "shared"))
+
+
+def test_a_renewed_certificate_is_not_hidden_by_erlangs_cache() -> None:
+    assert rabbitmq.environment()["RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"] == "-ssl bypass_pem_cache true"

@@ -113,7 +113,11 @@ def test_no_path_of_the_configuration_is_missing_in_the_pod() -> None:
     assert {stateful.TLS, stateful.CA, redis.CONFIG, redis.DATA, "/tmp"} <= mounted
 
 
-@pytest.mark.parametrize("keys", [(), ("",), ("orders: x",), ("*",), ("*:orders",)], ids=["none", "empty", "space", "all", "suffix"])
+@pytest.mark.parametrize(
+    "keys",
+    [(), ("",), ("orders: x",), ("*",), ("*:orders",), ("?rders:*",), ("[a-z]*",)],
+    ids=["none", "empty", "space", "all", "suffix", "any character", "any of them"],
+)
 def test_keys_that_would_not_separate_the_client_are_refused(keys: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match=r"redis\.clients: orders has "):
         samples.redis(RedisClient("orders", keys))
