@@ -94,6 +94,11 @@ def test_problems_of_single_values_and_of_their_company_are_told_at_once() -> No
     }
 
 
+def test_a_bad_item_of_a_list_hides_nothing_else() -> None:
+    lines = refused(changed({"cluster.operator_cidrs": ["10.0.0.0/8", "nonsense"], "services.admin": service()}))
+    assert [line.split(" in ")[0] for line in lines] == ["settings.cluster.operator_cidrs[1] = 'nonsense'", "settings.services.admin"]
+
+
 def test_problems_of_several_engines_and_services_are_told_at_once() -> None:
     raw = changed(
         {
