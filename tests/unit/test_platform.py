@@ -12,6 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from components.lib import labels
+from components.lib.contracts import ClusterPods, Workload
 from stacks import platform
 from stacks.catalog import ENGINES
 from stacks.cluster.facts import NamespaceFacts, assumed
@@ -205,6 +206,17 @@ def test_every_object_has_a_name_of_its_own_choosing(graph: Graph) -> None:
 
 def test_nothing_can_be_reached_from_outside_unless_operators_are_named(built: platform.Built) -> None:
     assert [edge for edge in built.edges if edge.client.name == "operators"] == []
+
+
+def test_whoever_calls_anybody_may_look_up_names_by_both_protocols(built: platform.Built) -> None:
+    look_ups: dict[str, set[tuple[str, int, str]]] = {}
+    for edge in built.edges:
+        if isinstance(edge.client, Workload):
+            look_ups.setdefault(edge.client.name, set())
+            if isinstance(edge.server, ClusterPods):
+                look_ups[edge.client.name].add((edge.server.name, edge.port, edge.protocol.value))
+    assert look_ups
+    assert {name: found for name, found in look_ups.items() if found != {("dns", 53, "TCP"), ("dns", 53, "UDP")}} == {}
 
 
 def test_the_named_operators_reach_every_service_and_engine_and_nobody_else_does() -> None:

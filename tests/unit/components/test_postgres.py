@@ -84,6 +84,12 @@ def test_a_database_that_cannot_be_is_refused(database: str) -> None:
         samples.postgres(PostgresClient("orders", database))
 
 
+def test_a_new_volume_has_checksums_and_asks_for_passwords() -> None:
+    container = samples.main(samples.graph(samples.postgres()))
+    (initdb,) = [v["value"] for v in container["env"] if v["name"] == "POSTGRES_INITDB_ARGS"]
+    assert {"--data-checksums", "--auth=scram-sha-256"} <= set(initdb.split())
+
+
 def test_two_clients_of_one_database_are_refused() -> None:
     with pytest.raises(ValueError, match="database shared has 2 owners: give each client a database of its own"):
         samples.postgres(PostgresClient("orders", "shared"), PostgresClient("billing", "shared"))

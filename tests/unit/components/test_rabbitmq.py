@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,6 +65,25 @@ def test_the_cookie_is_written_for_its_owner_alone_and_only_the_first_container_
 def test_the_node_is_called_by_a_name_under_which_other_nodes_could_find_it() -> None:
     assert rabbitmq.node("rabbitmq", samples.AT) == "rabbit@$HOSTNAME.rabbitmq-headless.groundwork-dev.svc.cluster.local"
     assert samples.server(samples.graph(samples.rabbitmq()))["spec.serviceName"] == "rabbitmq-headless"
+
+
+@pytest.mark.parametrize(
+    ("old", "written"),
+    [
+        ((), "NODENAME=rabbit@rabbitmq-0.rabbitmq-headless.groundwork-dev.svc.cluster.local\nUSE_LONGNAME=true\n"),
+        (("rabbit@localhost",), "NODENAME=rabbit@localhost\nUSE_LONGNAME=false\n"),
+    ],
+    ids=["new", "of version 0.1"],
+)
+def test_a_volume_keeps_the_node_that_its_database_is_filed_under(old: tuple[str, ...], written: str, tmp_path: Path) -> None:
+    for node in old:
+        (tmp_path / "mnesia" / node).mkdir(parents=True)
+    (tmp_path / "cookie").write_text("a-cookie")
+    script = rabbitmq.prepare_node("rabbitmq", samples.AT).replace(rabbitmq.DATA, str(tmp_path)).replace(rabbitmq.COOKIE_DIR, str(tmp_path))
+    subprocess.run(["sh", "-c", script], check=True, timeout=30, env={"PATH": "/usr/bin:/bin", "HOSTNAME": "rabbitmq-0"})
+    assert (tmp_path / "node.env").read_text() == written
+    cookie = tmp_path / ".erlang.cookie"
+    assert (cookie.read_text(), cookie.stat().st_mode & 0o077) == ("a-cookie", 0)
 
 
 def test_the_node_s_name_is_read_from_the_volume() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
@@ -17,8 +19,7 @@ BILLING = RedisClient("billing", keys=("z:*", "a:*"))
 
 def test_only_the_encrypted_port_is_open() -> None:
     config = redis.server_config(128).splitlines()
-    assert "port 0" in config
-    assert "tls-port 6379" in config
+    assert [line for line in config if line.startswith(("port", "tls-port", "unixsocket"))] == ["port 0", "tls-port 6379"]
 
 
 def test_three_quarters_of_the_memory_are_for_data() -> None:
@@ -87,6 +88,27 @@ def test_its_base_is_put_right_before_each_start() -> None:
     assert init["command"] == ["sh", "-c", redis.prepare_access_list()]
     assert {m["mountPath"] for m in init["volumeMounts"]} == {"/data", redis.BASE_DIR}
     assert redis.BASE_DIR not in str(samples.main(samples.graph(samples.redis()))["volumeMounts"])
+
+
+def prepared(folder: Path, there: str | None) -> list[str]:
+    """The access list after the init container's command, on a volume where `there` is the one so far."""
+    (folder / redis.BASE_FILE).write_text(redis.base_access_list("a-new-password"))
+    if there is not None:
+        (folder / "users.acl").write_text(there)
+    script = redis.prepare_access_list().replace(redis.BASE_DIR, str(folder)).replace(redis.ACCESS_LIST, str(folder / "users.acl"))
+    subprocess.run(["sh", "-c", script], check=True, timeout=30)
+    assert (folder / "users.acl").stat().st_mode & 0o077 == 0
+    return (folder / "users.acl").read_text().splitlines()
+
+
+def test_a_new_volume_has_the_base_alone(tmp_path: Path) -> None:
+    assert prepared(tmp_path, None) == redis.base_access_list("a-new-password").splitlines()
+
+
+def test_a_volume_with_clients_keeps_them_and_nothing_of_the_base_before(tmp_path: Path) -> None:
+    opened = "user default on nopass ~* +@all\nuser admin on #old +@all\nuser probe on nopass +@all\n"
+    clients = ["user administrator.1 on #a ~administrator:* +get", "user orders.1 on #b ~orders:* +get"]
+    assert prepared(tmp_path, opened + "\n".join(clients) + "\n") == [*redis.base_access_list("a-new-password").splitlines(), *clients]
 
 
 def test_the_base_of_the_access_list_is_the_job_s_administrator_s() -> None:
