@@ -12,10 +12,10 @@ import pytest
 from pydantic import SecretStr
 
 from components.lib import labels
-from components.lib.contracts import ClusterPods, Workload
+from components.lib.contracts import ApiServer, ClusterPods, Transport, Workload
 from stacks import platform
 from stacks.catalog import ENGINES
-from stacks.cluster.facts import NamespaceFacts, assumed
+from stacks.cluster.facts import Address, NamespaceFacts, assumed
 from stacks.plan import planned
 from stacks.settings import StackSettings
 from stacks.stackfile import read
@@ -285,6 +285,25 @@ def test_a_cluster_is_known_by_its_uid_whatever_its_context_is_called() -> None:
     graph, _ = planned("dev", settings.model_copy(update={"cluster": renamed}), replace(assumed(), uid="uid-1"))
     (provider,) = graph.of_type("pulumi:providers:kubernetes")
     assert (provider["context"], provider["clusterIdentifier"]) == ("another-name", "uid-1")
+
+
+def test_the_keys_of_tokens_are_fetched_from_the_api_server_s_own_addresses_and_ports() -> None:
+    addresses = (Address("10.96.0.1", 443), Address("192.0.2.7", 6443), Address("192.0.2.8", 6443))
+    _, built = planned("dev", read("dev"), replace(assumed(), api_servers=addresses))
+    keys = {(e.client.name, e.server.cidrs, e.port, e.transport, e.required) for e in built.edges if isinstance(e.server, ApiServer)}
+    where = ((("10.96.0.1/32",), 443), (("192.0.2.7/32", "192.0.2.8/32"), 6443))
+    services = ("registry", "config", *read("dev").services)
+    assert keys == {(name, cidrs, port, Transport.OWN_TLS, False) for name in services for cidrs, port in where}
+
+
+def test_every_pool_of_a_rolling_update_finds_its_connections() -> None:
+    settings, (graph, _) = read("prod"), shipped("prod")
+    config = graph.one("ConfigMap", "postgres-config")["data"]["postgresql.conf"]
+    (taken,) = re.findall(r"^max_connections = (\d+)$", config, re.MULTILINE)
+    services = [settings.services[name] for name in settings.users("postgres")]
+    pools = sum(2 * entry.replicas * (entry.pool_size + 1) for entry in services)  # old pods and new ones, each with a health check beside its pool
+    assert pools > 100  # more than a server takes that counts nothing
+    assert int(taken) > pools
 
 
 def test_cilium_is_told_of_the_api_server_in_its_own_words_and_nobody_else_is() -> None:
