@@ -171,15 +171,7 @@ def desired(args: PostgresArgs, passwords: Mapping[str, str]) -> Mapping[str, ob
     """What roles and databases must exist."""
     return {
         "admin": ADMIN,
-        "clients": [
-            {
-                "name": client.name,
-                "login": accounts.login(client.name, args.rotation),
-                "password": passwords[client.name],
-                "database": client.database,
-            }
-            for client in sorted(args.clients, key=lambda client: client.name)
-        ],
+        "clients": accounts.entries(args.rotation, passwords, {client.name: {"database": client.database} for client in args.clients}),
     }
 
 
@@ -195,7 +187,7 @@ def spec(name: str, args: PostgresArgs) -> Spec:
         admin=lambda own: own["admin"],
         pod=lambda content: pod(name, args, content),
         clients=tuple(client.name for client in args.clients),
-        credential=lambda client, password: {"username": accounts.login(client, args.rotation), "password": password},
+        credential=accounts.credential(args.rotation),
         desired=lambda _own, passwords: desired(args, passwords),
         minute=1,
     )

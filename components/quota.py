@@ -19,6 +19,7 @@ from components.lib.description import Demand
 
 OBJECT_NAME = "platform"
 DEMAND_NAME = "platform-demand"
+MAX = "max."  # begins the keys of the demand that are of the largest container
 # The hook changes fields that Pulumi owns; what Pulumi applies last is what counts.
 FORCED = {"pulumi.com/patchForce": "true"}
 
@@ -63,7 +64,7 @@ def limits(demand: Demand) -> core.v1.LimitRangeSpecArgs:
 
 def demand_data(demand: Demand) -> Mapping[str, str]:
     """The demand as a ConfigMap has it: the keys of the quota, and the two of the largest container."""
-    return {**hard(demand), **{f"max.{key}": value for key, value in largest(demand).items()}}
+    return {**hard(demand), **{f"{MAX}{key}": value for key, value in largest(demand).items()}}
 
 
 class Room(pulumi.ComponentResource):

@@ -197,15 +197,7 @@ def desired(args: RabbitmqArgs, passwords: Mapping[str, str]) -> Mapping[str, ob
         "port": MANAGEMENT_PORT,
         "amqp_port": PORT,
         "admin": ADMIN,
-        "clients": [
-            {
-                "name": client.name,
-                "login": accounts.login(client.name, args.rotation),
-                "password": passwords[client.name],
-                "vhost": client.vhost,
-            }
-            for client in sorted(args.clients, key=lambda client: client.name)
-        ],
+        "clients": accounts.entries(args.rotation, passwords, {client.name: {"vhost": client.vhost} for client in args.clients}),
     }
 
 
@@ -221,7 +213,7 @@ def spec(name: str, args: RabbitmqArgs) -> Spec:
         admin=lambda own: own["admin"],
         pod=lambda content: pod(name, args, content),
         clients=tuple(client.name for client in args.clients),
-        credential=lambda client, password: {"username": accounts.login(client, args.rotation), "password": password},
+        credential=accounts.credential(args.rotation),
         desired=lambda _own, passwords: desired(args, passwords),
         minute=4,
     )

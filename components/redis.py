@@ -170,15 +170,9 @@ def desired(args: RedisArgs, passwords: Mapping[str, str]) -> Mapping[str, objec
     """Which users the access list must have."""
     return {
         "admin": ADMIN,
-        "clients": [
-            {
-                "name": client.name,
-                "login": accounts.login(client.name, args.rotation),
-                "password": passwords[client.name],
-                "rules": redis_rules(client.keys, client.channels),
-            }
-            for client in sorted(args.clients, key=lambda client: client.name)
-        ],
+        "clients": accounts.entries(
+            args.rotation, passwords, {client.name: {"rules": redis_rules(client.keys, client.channels)} for client in args.clients}
+        ),
     }
 
 
@@ -194,7 +188,7 @@ def spec(name: str, args: RedisArgs) -> Spec:
         admin=lambda own: own["admin"],
         pod=lambda content: pod(name, args, content),
         clients=tuple(client.name for client in args.clients),
-        credential=lambda client, password: {"username": accounts.login(client, args.rotation), "password": password},
+        credential=accounts.credential(args.rotation),
         desired=lambda _own, passwords: desired(args, passwords),
         minute=6,
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pulumi
@@ -61,6 +61,16 @@ def bad_clients(engine: str, names: Sequence[str]) -> Iterator[Problem]:
 def login(client: str, generation: int) -> str:
     """The account of one generation. A client's name has no dot, so no two clients' accounts can be called alike."""
     return f"{client}.{generation}"
+
+
+def credential(generation: int) -> Callable[[str, str], Mapping[str, str]]:
+    """What a client that logs in by name and password finds in its Secret, from its name and the password."""
+    return lambda client, password: {"username": login(client, generation), "password": password}
+
+
+def entries(generation: int, passwords: Mapping[str, str], own: Mapping[str, Mapping[str, object]]) -> list[Mapping[str, object]]:
+    """The clients of accounts.json that log in by name and password, in order of their names; `own` is what an engine says of each besides."""
+    return [{"name": name, "login": login(name, generation), "password": passwords[name], **own[name]} for name in sorted(own)]
 
 
 def workload_name(engine: str) -> str:

@@ -93,7 +93,7 @@ class Spec:
 def describe(name: str, args: EngineArgs, spec: Spec, *, init_containers: int = 0) -> Description:
     """The server's pods and volumes, and the Jobs of its accounts, which call it."""
     server, jobs = args.at.workload(name), args.at.workload(accounts.workload_name(name))
-    pods = PodShape((args.resources,), spec.servers, (args.resources,) * bool(init_containers), claims=spec.servers, claim_gib=args.storage_gib)
+    pods = PodShape((args.resources,), spec.servers, (args.resources,) * init_containers, claims=spec.servers, claim_gib=args.storage_gib)
     calls = tuple(Edge(jobs, server, port.number, Transport.OWN_TLS) for port in spec.offered)
     return Description((server, jobs), (*calls, *spec.among), Demand((pods,)) + accounts.demand())
 

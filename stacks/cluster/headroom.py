@@ -16,11 +16,10 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.utils.quantity import parse_quantity
 
-from components.quota import OBJECT_NAME
+from components.quota import MAX, OBJECT_NAME
 
 MANAGER = "groundwork-headroom"
 TIMEOUT_SECONDS = 20
-MAX = "max."
 
 
 def larger(there: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import httpx2
 
 from tests.e2e.cluster import Platform, eventually
+from tests.e2e.load import clients
 
 
 @dataclass
@@ -62,21 +63,13 @@ def documents(platform: Platform) -> Documents:
 
 
 @contextmanager
-def creating(work: Documents, *, clients: int = 2, pause: float = 0.1) -> Generator[None]:
-    """`clients` threads that create documents until the end of the block."""
-    stop = threading.Event()
+def creating(work: Documents, *, count: int = 2, pause: float = 0.1) -> Generator[None]:
+    """`count` clients that create documents until the end of the block."""
 
-    def client() -> None:
+    def client(stop: threading.Event) -> None:
         while not stop.is_set():
             work.create(f"w{uuid.uuid4().hex}")
             stop.wait(pause)
 
-    threads = [threading.Thread(target=client) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
+    with clients(client, count):
         yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()

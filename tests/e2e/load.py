@@ -34,25 +34,32 @@ class Load:
 
 
 @contextmanager
-def load(base_url: str, ask: Ask, *, clients: int = 2, pause: float = 0.06) -> Generator[Load]:
-    """`clients` threads, each with one kept connection, as a service would have; they stop at the end of the block.
-
-    All of them together stay below the rate that one caller may ask at.
-    """
-    found = Load()
+def clients(work: Callable[[threading.Event], None], count: int) -> Generator[None]:
+    """`count` threads that work until they see the event that the end of the block sets."""
     stop = threading.Event()
-
-    def client() -> None:
-        with httpx2.Client(base_url=base_url, timeout=10) as session:
-            while not stop.wait(pause):
-                found.one(ask, session)
-
-    threads = [threading.Thread(target=client) for _ in range(clients)]
+    threads = [threading.Thread(target=work, args=(stop,)) for _ in range(count)]
     for thread in threads:
         thread.start()
     try:
-        yield found
+        yield
     finally:
         stop.set()
         for thread in threads:
             thread.join()
+
+
+@contextmanager
+def load(base_url: str, ask: Ask, *, count: int = 2, pause: float = 0.06) -> Generator[Load]:
+    """`count` clients, each with one kept connection, as a service would have; they stop at the end of the block.
+
+    All of them together stay below the rate that one caller may ask at.
+    """
+    found = Load()
+
+    def client(stop: threading.Event) -> None:
+        with httpx2.Client(base_url=base_url, timeout=10) as session:
+            while not stop.wait(pause):
+                found.one(ask, session)
+
+    with clients(client, count):
+        yield found

@@ -106,7 +106,7 @@ def test_an_outage_of_consul_makes_answers_older_and_never_wrong(platform: Platf
     right = {pod.status.pod_ip for pod in platform.pods("user-service")}
     urls = replicas(platform, "registry")
 
-    with load(urls[0], discover, clients=1) as one, load(urls[1], discover, clients=1) as other:
+    with load(urls[0], discover, count=1) as one, load(urls[1], discover, count=1) as other:
         eventually("answers before the outage", lambda: (len(one.answers) > 20 and len(other.answers) > 20) or None)
         before = platform.uids("consul")
         platform.kill("consul")
